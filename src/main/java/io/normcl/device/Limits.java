@@ -1,0 +1,23 @@
+package io.normcl.device;
+
+/**
+ * What a device says of itself, as far as a plan needs it.
+ *
+ * @param cpu whether the device is a CPU
+ * @param computeUnits compute units (cores of a CPU)
+ * @param maxWorkGroupSize the most work-items in a work-group
+ * @param localMemoryBytes local memory of a work-group
+ * @param maxAllocationBytes the largest single buffer
+ * @param globalMemoryBytes global memory in all, as the driver reports it
+ * @param cacheBytes the global memory cache, 0 where the driver reports none
+ * @param fp64 whether kernels may use {@code double}
+ */
+public record Limits(
+        boolean cpu,
+        int computeUnits,
+        long maxWorkGroupSize,
+        long localMemoryBytes,
+        long maxAllocationBytes,
+        long globalMemoryBytes,
+        long cacheBytes,
+        boolean fp64) {}

@@ -7,7 +7,6 @@ import org.jocl.CL;
 import org.jocl.Pointer;
 import org.jocl.Sizeof;
 import org.jocl.cl_context;
-import org.jocl.cl_event;
 import org.jocl.cl_mem;
 import org.jspecify.annotations.Nullable;
 
@@ -134,7 +133,7 @@ public final class Buffer implements AutoCloseable {
      * @throws IllegalArgumentException if it is not direct or does not fit
      */
     public void write(long offset, ByteBuffer source) {
-        transfer(offset, source, true);
+        transfer(offset, source, true, true);
     }
 
     /**
@@ -145,7 +144,7 @@ public final class Buffer implements AutoCloseable {
      * @throws IllegalArgumentException if it is not direct or asks for more than there is
      */
     public void read(long offset, ByteBuffer target) {
-        transfer(offset, target, false);
+        transfer(offset, target, false, true);
     }
 
     /**
@@ -156,31 +155,34 @@ public final class Buffer implements AutoCloseable {
      * @throws IllegalArgumentException if it is not direct or asks for more than there is
      */
     public void enqueueRead(long offset, ByteBuffer target) {
-        requireTransfer(offset, target);
-        if (target.hasRemaining()) {
-            Pointer pointer = Pointer.to(target).withByteOffset(target.position());
-            Status.check(
-                    "clEnqueueReadBuffer",
-                    () -> CL.clEnqueueReadBuffer(
-                            device.queue(), handle(), false, offset, target.remaining(), pointer, 0, null, null),
-                    () -> "offset=" + offset + ", bytes=" + target.remaining() + ", device=" + device.name());
-        }
+        transfer(offset, target, false, false);
     }
 
-    private void transfer(long offset, ByteBuffer host, boolean write) {
+    /**
+     * Starts a write; the source must not change until the device has taken it, at the latest when
+     * {@link Device#finish()} has returned.
+     *
+     * @param offset where in this buffer, in bytes
+     * @param source direct; read from its position to its limit, which do not move; kept reachable by the caller
+     * @throws IllegalArgumentException if it is not direct or does not fit
+     */
+    public void enqueueWrite(long offset, ByteBuffer source) {
+        transfer(offset, source, true, false);
+    }
+
+    private void transfer(long offset, ByteBuffer host, boolean write, boolean blocking) {
         requireTransfer(offset, host);
         if (!host.hasRemaining()) {
             return;
         }
         Pointer pointer = Pointer.to(host).withByteOffset(host.position());
-        cl_event none = null;
         Status.check(
                 write ? "clEnqueueWriteBuffer" : "clEnqueueReadBuffer",
                 () -> write
                         ? CL.clEnqueueWriteBuffer(
-                                device.queue(), handle(), true, offset, host.remaining(), pointer, 0, null, none)
+                                device.queue(), handle(), blocking, offset, host.remaining(), pointer, 0, null, null)
                         : CL.clEnqueueReadBuffer(
-                                device.queue(), handle(), true, offset, host.remaining(), pointer, 0, null, none),
+                                device.queue(), handle(), blocking, offset, host.remaining(), pointer, 0, null, null),
                 () -> "offset=" + offset + ", bytes=" + host.remaining() + ", device=" + device.name());
     }
 

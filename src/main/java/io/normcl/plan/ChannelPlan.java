@@ -1,0 +1,166 @@
+package io.normcl.plan;
+
+import io.normcl.device.Limits;
+import io.normcl.device.Range;
+import io.normcl.tensor.ChannelView;
+import java.util.List;
+
+/**
+ * The passes of batch norm over a channel view.
+ *
+ * <p>On a CPU the wide family runs, elsewhere the cooperative one. A pass runs in one launch where its channels can be
+ * held near the compute units ({@code holds} of the layout's launches has the rule), else in three: partial results,
+ * their merge per channel, and the pass that uses it. Synchronized batch norm is the plan of three with the host's
+ * merge in place of the middle one.
+ */
+public final class ChannelPlan {
+    /** Work-items of a group in the per-channel kernels. */
+    private static final int CHANNELS = 32;
+
+    /** Reals, 8 bytes each, in a partial result of the forward: count, mean, m2. */
+    public static final int FORWARD_PARTIAL = 3;
+
+    /** Reals, 8 bytes each, in a partial result of the backward: sum of dy, sum of dy·xHat. */
+    public static final int BACKWARD_PARTIAL = 2;
+
+    private ChannelPlan() {}
+
+    /**
+     * The forward that takes its statistics from the batch.
+     *
+     * @param view the tensor, not empty
+     * @param limits the device
+     * @param tuning what to override
+     * @return one call, or three: partial, finalize, apply
+     */
+    public static Plan forward(ChannelView view, Limits limits, Tuning tuning) {
+        Walk walk = walk(view, limits, tuning);
+        if (fused(walk, 1, tuning)) {
+            return new Plan(List.of(walk.forwardFused()), 1, 0, bytes(view, 2));
+        }
+        KernelCall merge = perChannel(
+                "channel_stats_finalize",
+                view.c(),
+                limits,
+                List.of(Slot.PARTIALS, Slot.STATS, view.c(), walk.splits(), Slot.EPS));
+        return new Plan(
+                List.of(walk.statsPartial(), merge, walk.apply()),
+                walk.splits(),
+                8L * FORWARD_PARTIAL * walk.splits() * view.c(),
+                bytes(view, 3));
+    }
+
+    /**
+     * The forward that takes the running statistics.
+     *
+     * @param view the tensor, not empty
+     * @param limits the device
+     * @param tuning what to override
+     * @return two calls: statistics, apply
+     */
+    public static Plan forwardRunning(ChannelView view, Limits limits, Tuning tuning) {
+        return new Plan(
+                List.of(runningStats(view.c(), limits), walk(view, limits, tuning).apply()), 1, 0, bytes(view, 2));
+    }
+
+    /**
+     * The backward.
+     *
+     * @param view the tensor, not empty
+     * @param limits the device
+     * @param tuning what to override
+     * @param batchStats whether the forward took its statistics from the batch
+     * @param dx whether the gradient of the input is wanted
+     * @param parameters whether the gradient of gamma or beta is wanted
+     * @return one call, or up to three: partial, finalize, apply, without those that nothing needs
+     */
+    public static Plan backward(
+            ChannelView view, Limits limits, Tuning tuning, boolean batchStats, boolean dx, boolean parameters) {
+        Walk walk = walk(view, limits, tuning);
+        if (dx && batchStats && fused(walk, 2, tuning)) {
+            return new Plan(List.of(walk.backwardFused()), 1, 0, bytes(view, 3));
+        }
+        List<KernelCall> sums = List.of(
+                walk.backwardPartial(),
+                perChannel(
+                        "channel_backward_finalize",
+                        view.c(),
+                        limits,
+                        List.of(
+                                Slot.PARTIALS,
+                                Slot.SUMS,
+                                Slot.D_GAMMA,
+                                Slot.D_BETA,
+                                view.c(),
+                                walk.splits(),
+                                view.m(),
+                                Slot.ACCUMULATE)));
+        List<KernelCall> apply = List.of(walk.backwardApply(batchStats));
+        boolean summed = parameters || (dx && batchStats);
+        return new Plan(
+                dx && summed
+                        ? List.of(sums.get(0), sums.get(1), apply.get(0))
+                        : dx ? apply : summed ? sums : List.of(),
+                walk.splits(),
+                summed ? 8L * BACKWARD_PARTIAL * walk.splits() * view.c() : 0,
+                bytes(view, (summed ? 2 : 0) + (dx ? batchStats ? 3 : 2 : 0)));
+    }
+
+    /**
+     * The running statistics as statistics to normalize with.
+     *
+     * @param c channels
+     * @param limits the device
+     * @return the call
+     */
+    public static KernelCall runningStats(long c, Limits limits) {
+        return perChannel(
+                "channel_stats_running",
+                c,
+                limits,
+                List.of(Slot.RUNNING_MEAN, Slot.RUNNING_VAR, Slot.STATS, c, Slot.EPS));
+    }
+
+    /**
+     * The move of the running statistics.
+     *
+     * @param c channels
+     * @param limits the device
+     * @return the call
+     */
+    public static KernelCall commit(long c, Limits limits) {
+        return perChannel(
+                "channel_running_commit",
+                c,
+                limits,
+                List.of(
+                        Slot.STATS,
+                        Slot.RUNNING_MEAN,
+                        Slot.RUNNING_VAR,
+                        c,
+                        Slot.KEEP,
+                        Slot.TAKE_MEAN,
+                        Slot.TAKE_VAR,
+                        Slot.KEEP_VAR,
+                        Slot.SKIP_NON_FINITE));
+    }
+
+    private static boolean fused(Walk walk, int tensors, Tuning tuning) {
+        Boolean wanted = tuning.fused();
+        return wanted != null ? wanted : walk.holds(tensors);
+    }
+
+    private static Walk walk(ChannelView view, Limits limits, Tuning tuning) {
+        return view.channelsLast()
+                ? ChannelsLast.of(view, limits, tuning)
+                : ChannelsFirst.of(view, limits, tuning);
+    }
+
+    private static KernelCall perChannel(String kernel, long c, Limits limits, List<Object> args) {
+        return new KernelCall("channel.cl", kernel, Defines.of(limits), Range.covering(c, CHANNELS), args);
+    }
+
+    private static long bytes(ChannelView view, int passes) {
+        return view.elements() * Float.BYTES * passes;
+    }
+}

@@ -1,0 +1,179 @@
+package io.normcl.plan;
+
+import static io.normcl.plan.Walk.ceilDiv;
+import static io.normcl.plan.Walk.clamp;
+import static io.normcl.plan.Walk.powerOfTwo;
+
+import io.normcl.device.Limits;
+import io.normcl.device.Range;
+import io.normcl.tensor.ChannelView;
+import java.util.List;
+import java.util.Map;
+
+/** The launches of {@code channels_last.cl}. */
+record ChannelsLast(
+        ChannelView view,
+        Limits limits,
+        Family family,
+        int localSize,
+        int width,
+        int lanes,
+        int vectors,
+        long columns,
+        long rowSplits,
+        long applySplits)
+        implements Walk {
+
+    /** Accumulators of so many columns stay in a CPU's first cache. */
+    private static final int MOST_VECTORS = 32;
+
+    static ChannelsLast of(ChannelView view, Limits limits, Tuning tuning) {
+        Family family = tuning.family(limits);
+        boolean wide = family == Family.WIDE;
+        long c = view.c();
+        int most = wide ? 1 : Walk.mostItems(limits);
+        int width = wide ? 16 : c % 4 == 0 ? 4 : 1;
+        long columns = c * repeats(c, view.m(), wide ? 64 : 32);
+        int lanes = powerOfTwo(ceilDiv(columns, width), Math.min(64, most));
+        int vectors = wide ? powerOfTwo(ceilDiv(columns, width), MOST_VECTORS) : 1;
+        long rows = ceilDiv(view.elements(), columns);
+        long tiles = ceilDiv(columns, (long) lanes * width * vectors);
+        long atOnce = Math.max(1, most / lanes);
+        long wanted = ceilDiv(4L * limits.computeUnits(), tiles);
+        return new ChannelsLast(
+                view,
+                limits,
+                family,
+                most,
+                width,
+                wide ? 1 : lanes,
+                wide ? vectors : 1,
+                columns,
+                clamp(wanted, 1, clamp(rows / (16 * atOnce), 1, 256)),
+                clamp(4 * wanted, 1, Math.max(1, rows / (2 * atOnce))));
+    }
+
+    /** How often C channels are repeated side by side until a row is worth a vector; 1 where rows are too few. */
+    private static long repeats(long c, long rows, long enough) {
+        long repeats = 1;
+        while (c * repeats < enough || (c < enough && c * repeats % 16 != 0)) {
+            repeats++;
+        }
+        return rows < 8 * repeats ? 1 : repeats;
+    }
+
+    @Override
+    public long splits() {
+        return rowSplits * (columns / view.c());
+    }
+
+    /** Small enough that a launch costs more than the work. */
+    @Override
+    public boolean holds(int tensors) {
+        return view.elements() * tensors <= 65_536;
+    }
+
+    @Override
+    public KernelCall statsPartial() {
+        return call(
+                "last_stats_partial",
+                defines(),
+                tiles() * rowSplits,
+                List.of(Slot.X, Slot.PARTIALS, view.elements(), columns, rowSplits));
+    }
+
+    @Override
+    public KernelCall apply() {
+        return call(
+                "last_apply",
+                defines(),
+                tiles() * applySplits,
+                List.of(
+                        Slot.X,
+                        Slot.Y,
+                        Slot.STATS,
+                        Slot.GAMMA,
+                        Slot.BETA,
+                        view.elements(),
+                        columns,
+                        view.c(),
+                        applySplits));
+    }
+
+    @Override
+    public KernelCall forwardFused() {
+        return call(
+                "last_forward_fused",
+                defines(),
+                ceilDiv(view.c(), tile()),
+                List.of(
+                        Slot.X, Slot.Y, Slot.STATS, Slot.GAMMA, Slot.BETA, view.elements(), view.c(), Slot.EPS));
+    }
+
+    @Override
+    public KernelCall backwardPartial() {
+        return call(
+                "last_backward_partial",
+                defines(),
+                tiles() * rowSplits,
+                List.of(
+                        Slot.X, Slot.DY, Slot.STATS, Slot.PARTIALS, view.elements(), columns, view.c(), rowSplits));
+    }
+
+    @Override
+    public KernelCall backwardApply(boolean batchStats) {
+        return call(
+                "last_backward_apply",
+                Defines.with(defines(), "BATCH_STATS", batchStats ? 1 : 0),
+                tiles() * applySplits,
+                List.of(
+                        Slot.X,
+                        Slot.DY,
+                        Slot.DX,
+                        Slot.STATS,
+                        Slot.SUMS,
+                        Slot.GAMMA,
+                        view.elements(),
+                        columns,
+                        view.c(),
+                        applySplits));
+    }
+
+    @Override
+    public KernelCall backwardFused() {
+        return call(
+                "last_backward_fused",
+                defines(),
+                ceilDiv(view.c(), tile()),
+                List.of(
+                        Slot.X,
+                        Slot.DY,
+                        Slot.DX,
+                        Slot.STATS,
+                        Slot.SUMS,
+                        Slot.GAMMA,
+                        Slot.D_GAMMA,
+                        Slot.D_BETA,
+                        view.elements(),
+                        view.c(),
+                        Slot.ACCUMULATE));
+    }
+
+    private long tile() {
+        return (long) lanes * width * vectors;
+    }
+
+    private long tiles() {
+        return ceilDiv(columns, tile());
+    }
+
+    private KernelCall call(String kernel, Map<String, String> defines, long groups, List<Object> args) {
+        String name = (localSize == 1 ? "wide_" : "cooperative_") + kernel;
+        return new KernelCall("channels_last.cl", name, defines, Range.of(groups * localSize, localSize), args);
+    }
+
+    private Map<String, String> defines() {
+        return Defines.with(
+                Defines.of(limits, "LOCAL_SIZE", localSize, "WIDTH", width, "LANES", lanes), "VECTORS", vectors);
+    }
+}

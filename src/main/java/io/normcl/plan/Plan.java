@@ -1,0 +1,18 @@
+package io.normcl.plan;
+
+import java.util.List;
+
+/**
+ * A pass as kernel calls, in order.
+ *
+ * @param calls the launches; three of them are partial, finalize and apply
+ * @param splits into how many partial results per channel the first of several calls cuts its work
+ * @param workspaceBytes the size of {@link Slot#PARTIALS}, 0 where no call needs it
+ * @param bytes what must pass between device memory and the compute units, each needed read and write counted once
+ */
+public record Plan(List<KernelCall> calls, long splits, long workspaceBytes, long bytes) {
+    /** Keeps the list from changing. */
+    public Plan {
+        calls = List.copyOf(calls);
+    }
+}

@@ -1,0 +1,46 @@
+package io.normcl.plan;
+
+import io.normcl.device.Limits;
+
+/** One layout's way to walk a channel view with one kernel family: its launches and whether it can do with one. */
+sealed interface Walk permits ChannelsFirst, ChannelsLast {
+    /** Partial results per channel. */
+    long splits();
+
+    /** Whether a channel of this many tensors can be held near the compute units between two passes over it. */
+    boolean holds(int tensors);
+
+    KernelCall statsPartial();
+
+    KernelCall apply();
+
+    KernelCall forwardFused();
+
+    KernelCall backwardPartial();
+
+    KernelCall backwardApply(boolean batchStats);
+
+    KernelCall backwardFused();
+
+    /** The smallest power of two that is not below a number, up to a limit that is one itself. */
+    static int powerOfTwo(long atLeast, int limit) {
+        int power = 1;
+        while (power < atLeast && power < limit) {
+            power *= 2;
+        }
+        return power;
+    }
+
+    /** Work-items of a cooperative group at most, a power of two. */
+    static int mostItems(Limits limits) {
+        return (int) Long.highestOneBit(Math.min(256, limits.maxWorkGroupSize()));
+    }
+
+    static long ceilDiv(long a, long b) {
+        return (a + b - 1) / b;
+    }
+
+    static long clamp(long value, long low, long high) {
+        return Math.max(low, Math.min(value, high));
+    }
+}

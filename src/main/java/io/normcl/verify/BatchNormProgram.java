@@ -1,5 +1,8 @@
 package io.normcl.verify;
 
+import io.normcl.BatchNormSpec;
+import io.normcl.BatchNormSpec.RunningVariance;
+import io.normcl.Momentum;
 import io.normcl.tensor.Layout;
 import java.io.IOException;
 import java.util.ArrayList;
@@ -56,10 +59,7 @@ public final class BatchNormProgram implements Program {
      *
      * @param replicas how many shards each step has
      * @param layout where the channels stand
-     * @param channels C
-     * @param eps added to the variance
-     * @param momentum the weight of the new batch, null for the cumulative average
-     * @param biased whether the population variance enters the running variance
+     * @param spec what the layer is
      * @param gamma the scale, null for none
      * @param beta the offset, null for none
      * @param runningMean the running mean to begin with, null for a layer without running statistics
@@ -70,10 +70,7 @@ public final class BatchNormProgram implements Program {
     public record Setup(
             int replicas,
             Layout layout,
-            int channels,
-            double eps,
-            @Nullable Double momentum,
-            boolean biased,
+            BatchNormSpec spec,
             double @Nullable [] gamma,
             double @Nullable [] beta,
             double @Nullable [] runningMean,
@@ -197,19 +194,25 @@ public final class BatchNormProgram implements Program {
     private static Setup setup(ConformanceCase run, int replicas, String x) throws IOException {
         int channelAxis = Integer.parseInt(run.property("channel_axis"));
         String momentum = run.property("momentum");
-        String tracked = run.property("num_batches_tracked", "0");
+        boolean biased = run.property("running_var_correction", "unbiased").equals("biased");
+        BatchNormSpec spec = BatchNormSpec.of(Math.toIntExact(run.shape(x)[channelAxis]))
+                .withEps(Double.parseDouble(run.property("eps")))
+                .withMomentum(
+                        momentum.equals("none")
+                                ? Momentum.cumulative()
+                                : Momentum.ofNew(Double.parseDouble(momentum)))
+                .withRunningVariance(biased ? RunningVariance.BIASED : RunningVariance.UNBIASED)
+                .withAffine(run.has("weight"), run.has("bias"))
+                .withRunningStatistics(run.has("running_mean"));
         return new Setup(
                 replicas,
                 channelAxis == 1 ? Layout.CHANNELS_FIRST : Layout.CHANNELS_LAST,
-                Math.toIntExact(run.shape(x)[channelAxis]),
-                Double.parseDouble(run.property("eps")),
-                momentum.equals("none") ? null : Double.valueOf(momentum),
-                run.property("running_var_correction", "unbiased").equals("biased"),
+                spec,
                 input(run, "weight"),
                 input(run, "bias"),
                 input(run, "running_mean"),
                 input(run, "running_var"),
-                Long.parseLong(tracked));
+                Long.parseLong(run.property("num_batches_tracked", "0")));
     }
 
     private static Shard shard(ConformanceCase run, String x, String dy) throws IOException {

@@ -1,5 +1,6 @@
 package io.normcl.verify;
 
+import io.normcl.BatchNormSpec.RunningVariance;
 import io.normcl.reference.BatchNormReference;
 import io.normcl.reference.BatchNormReference.Gradients;
 import io.normcl.reference.BatchNormReference.Statistics;
@@ -19,9 +20,9 @@ final class ReferenceEngine implements BatchNormProgram.Engine {
     @Override
     public BatchNormProgram.Layer open(Setup setup) {
         for (double[] values : Arrays.asList(setup.gamma(), setup.beta(), setup.runningMean(), setup.runningVar())) {
-            if (values != null && values.length != setup.channels()) {
+            if (values != null && values.length != setup.spec().channels()) {
                 throw new IllegalArgumentException(
-                        "one value per channel: channels=" + setup.channels() + ", values=" + values.length);
+                        "one value per channel: channels=" + setup.spec().channels() + ", values=" + values.length);
             }
         }
         return new Layer(setup);
@@ -44,7 +45,7 @@ final class ReferenceEngine implements BatchNormProgram.Engine {
         public Step step(boolean training, List<Shard> shards) {
             ChannelView view = ChannelView.of(setup.layout(), shards.get(0).shape());
             BatchNormReference reference =
-                    new BatchNormReference(setup.channels(), (int) view.s(), view.channelsLast());
+                    new BatchNormReference(setup.spec().channels(), (int) view.s(), view.channelsLast());
             List<double[]> xs = shards.stream().map(Shard::x).toList();
             boolean batch = training || runningMean == null;
             Statistics statistics = batch
@@ -56,11 +57,11 @@ final class ReferenceEngine implements BatchNormProgram.Engine {
                 List<double[]> dys = shards.stream()
                         .map(shard -> Objects.requireNonNull(shard.dy()))
                         .toList();
-                gradients = reference.backward(statistics, batch, setup.eps(), setup.gamma(), xs, dys);
+                gradients = reference.backward(statistics, batch, setup.spec().eps(), setup.gamma(), xs, dys);
             }
             List<Result> results = new ArrayList<>();
             for (int i = 0; i < xs.size(); i++) {
-                double[] y = reference.forward(statistics, setup.eps(), setup.gamma(), setup.beta(), xs.get(i));
+                double[] y = reference.forward(statistics, setup.spec().eps(), setup.gamma(), setup.beta(), xs.get(i));
                 Gradients own = gradients == null ? null : gradients.get(i);
                 results.add(
                         own == null
@@ -68,8 +69,9 @@ final class ReferenceEngine implements BatchNormProgram.Engine {
                                 : new Result(y, own.dx(), own.dGamma(), own.dBeta()));
             }
             if (training && runningMean != null && runningVar != null) {
-                double weight = setup.momentum() == null ? 1.0 / (batchesTracked + 1) : setup.momentum();
-                BatchNormReference.update(statistics, weight, !setup.biased(), runningMean, runningVar);
+                double weight = setup.spec().momentum().weight(batchesTracked);
+                boolean unbiased = setup.spec().runningVariance() == RunningVariance.UNBIASED;
+                BatchNormReference.update(statistics, weight, unbiased, runningMean, runningVar);
                 batchesTracked++;
             }
             return new Step(
@@ -78,7 +80,7 @@ final class ReferenceEngine implements BatchNormProgram.Engine {
                     runningVar == null ? null : runningVar.clone(),
                     batchesTracked,
                     statistics.mean(),
-                    statistics.invStd(setup.eps()));
+                    statistics.invStd(setup.spec().eps()));
         }
 
         @Override

@@ -7,9 +7,9 @@
  * The columns stand in the order (c, kh, kw), which is how PyTorch stores a weight's row. col2im gathers, so that the
  * order of its sum is fixed.
  *
- * Grid: one work-item for each of the items = N*H*W*C places of x, rounded up to whole work-groups.
- * im2col reads SIDE*SIDE neighbours of a place and writes as many; col2im reads as many and writes one. No local
- * memory, no barriers.
+ * Grid: one work-item for each of the items = N*H*W places, which takes all C channels, rounded up to whole
+ * work-groups. For each channel im2col reads SIDE*SIDE neighbours of a place and writes as many; col2im reads as many
+ * and writes one. No local memory, no barriers.
  *
  *   SIDE  the window's side, odd
  */
@@ -20,38 +20,41 @@
 #endif
 #define TAPS (SIDE * SIDE)
 
-__kernel void train_im2col(const __global float *x, __global float *columns, int items, int H, int W, int C) {
+__kernel void train_im2col(
+    const __global float *restrict x, __global float *restrict columns, int items, int H, int W, int C) {
     int item = (int)get_global_id(0);
     if (item < items) {
-        int w = item / C % W;
-        int h = item / (C * W) % H;
-        __global float *row = columns + (size_t)item * TAPS;
-        for (int kh = 0; kh < SIDE; kh++) {
-            for (int kw = 0; kw < SIDE; kw++) {
-                int dh = kh - SIDE / 2;
-                int dw = kw - SIDE / 2;
-                bool inside = h + dh >= 0 && h + dh < H && w + dw >= 0 && w + dw < W;
-                row[kh * SIDE + kw] = inside ? x[item + (dh * W + dw) * C] : 0.0f;
+        int w = item % W;
+        int h = item / W % H;
+        __global float *row = columns + (size_t)item * C * TAPS;
+        for (int tap = 0; tap < TAPS; tap++) {
+            int dh = tap / SIDE - SIDE / 2;
+            int dw = tap % SIDE - SIDE / 2;
+            bool inside = h + dh >= 0 && h + dh < H && w + dw >= 0 && w + dw < W;
+            const __global float *from = x + (inside ? item + dh * W + dw : item) * C;
+            for (int c = 0; c < C; c++) {
+                row[c * TAPS + tap] = inside ? from[c] : 0.0f;
             }
         }
     }
 }
 
-__kernel void train_col2im(const __global float *dColumns, __global float *dx, int items, int H, int W, int C) {
+__kernel void train_col2im(
+    const __global float *restrict dColumns, __global float *restrict dx, int items, int H, int W, int C) {
     int item = (int)get_global_id(0);
     if (item < items) {
-        int w = item / C % W;
-        int h = item / (C * W) % H;
-        float sum = 0.0f;
-        for (int kh = 0; kh < SIDE; kh++) {
-            for (int kw = 0; kw < SIDE; kw++) {
-                int dh = SIDE / 2 - kh;
-                int dw = SIDE / 2 - kw;
+        int w = item % W;
+        int h = item / W % H;
+        for (int c = 0; c < C; c++) {
+            float sum = 0.0f;
+            for (int tap = 0; tap < TAPS; tap++) {
+                int dh = SIDE / 2 - tap / SIDE;
+                int dw = SIDE / 2 - tap % SIDE;
                 if (h + dh >= 0 && h + dh < H && w + dw >= 0 && w + dw < W) {
-                    sum += dColumns[(size_t)(item + (dh * W + dw) * C) * TAPS + kh * SIDE + kw];
+                    sum += dColumns[((size_t)(item + dh * W + dw) * C + c) * TAPS + tap];
                 }
             }
+            dx[item * C + c] = sum;
         }
-        dx[item] = sum;
     }
 }

@@ -29,7 +29,7 @@ final class Convolution extends Layer {
 
     @Override
     void forward(Buffer x, Buffer y, int n) {
-        int items = n * side * side * in;
+        int items = n * side * side;
         launch(device, "convolution.cl", "train_im2col", items, x, columns, items, side, side, in);
         product.forward(columns, y, n);
     }
@@ -38,7 +38,7 @@ final class Convolution extends Layer {
     void backward(Buffer x, Buffer dy, @Nullable Buffer dx, int n) {
         product.backward(columns, dy, dx == null ? null : columns, n); // the columns are done with when overwritten
         if (dx != null) {
-            int items = n * side * side * in;
+            int items = n * side * side;
             launch(device, "convolution.cl", "train_col2im", items, columns, dx, items, side, side, in);
         }
     }

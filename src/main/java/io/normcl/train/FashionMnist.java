@@ -38,9 +38,6 @@ public record FashionMnist(Pictures train, Pictures test) {
      */
     @SuppressWarnings("ArrayRecordComponent") // compared by nobody
     public record Pictures(byte[] pixels, byte[] labels) {
-        private static final float MEAN = 0.2860f;
-        private static final float DEVIATION = 0.3530f;
-
         /**
          * The number of pictures.
          *
@@ -50,11 +47,10 @@ public record FashionMnist(Pictures train, Pictures test) {
             return labels.length;
         }
 
-        /** Puts a picture's values, with mean 0 and variance 1 over the training set, at the target's position. */
+        /** Puts a picture's values at the target's position, from 0 to 1, so that the background adds to no sum. */
         void put(int picture, ByteBuffer target) {
             for (int i = 0; i < PIXELS; i++) {
-                float grey = (pixels[picture * PIXELS + i] & 0xff) / 255f;
-                target.putFloat((grey - MEAN) / DEVIATION);
+                target.putFloat((pixels[picture * PIXELS + i] & 0xff) / 255f);
             }
         }
     }

@@ -2,6 +2,7 @@ package io.normcl.train;
 
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
+import io.normcl.device.Kernel;
 import io.normcl.device.Range;
 import java.util.List;
 import java.util.Map;
@@ -39,8 +40,11 @@ abstract class Layer implements AutoCloseable {
     public void close() {}
 
     static void launch(Device device, String file, String kernel, int items, Object... args) {
-        Range range = Range.of((items + GROUP - 1L) / GROUP * GROUP, GROUP);
-        device.enqueue(device.kernel("train/" + file, kernel, Map.of()), range, args);
+        launch(device, device.kernel("train/" + file, kernel, Map.of()), items, args);
+    }
+
+    static void launch(Device device, Kernel kernel, int items, Object... args) {
+        device.enqueue(kernel, Range.of((items + GROUP - 1L) / GROUP * GROUP, GROUP), args);
     }
 
     static Buffer floats(Device device, long count) {

@@ -51,8 +51,9 @@ public record BatchNormSpec(
             throw new IllegalArgumentException("eps must be finite and not negative: eps=" + eps);
         }
         if (!runningStatistics && (frozen || singleValue == SingleValue.USE_RUNNING)) {
-            throw new IllegalArgumentException("what uses running statistics needs them: runningStatistics=false, frozen="
-                    + frozen + ", singleValue=" + singleValue);
+            throw new IllegalArgumentException(
+                    "what uses running statistics needs them: runningStatistics=false, frozen=" + frozen
+                            + ", singleValue=" + singleValue);
         }
     }
 
@@ -104,8 +105,7 @@ public record BatchNormSpec(
      * @return the changed spec
      */
     public BatchNormSpec withRunningVariance(RunningVariance which) {
-        return new BatchNormSpec(
-                channels, eps, momentum, which, gamma, beta, runningStatistics, frozen, singleValue);
+        return new BatchNormSpec(channels, eps, momentum, which, gamma, beta, runningStatistics, frozen, singleValue);
     }
 
     /**
@@ -127,8 +127,7 @@ public record BatchNormSpec(
      * @return the changed spec
      */
     public BatchNormSpec withRunningStatistics(boolean with) {
-        return new BatchNormSpec(
-                channels, eps, momentum, runningVariance, gamma, beta, with, frozen, singleValue);
+        return new BatchNormSpec(channels, eps, momentum, runningVariance, gamma, beta, with, frozen, singleValue);
     }
 
     /**

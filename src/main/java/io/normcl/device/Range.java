@@ -12,8 +12,8 @@ public record Range(long globalX, long globalY, long localX, long localY) {
     /** Checks that work-groups fill the index space. */
     public Range {
         if (globalX < 0 || globalY < 0 || localX < 1 || localY < 1 || globalX % localX != 0 || globalY % localY != 0) {
-            throw new IllegalArgumentException("the global size must be a multiple of the local size: global="
-                    + globalX + "x" + globalY + ", local=" + localX + "x" + localY);
+            throw new IllegalArgumentException("the global size must be a multiple of the local size: global=" + globalX
+                    + "x" + globalY + ", local=" + localX + "x" + localY);
         }
     }
 

@@ -1,0 +1,65 @@
+package io.normcl.verify;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import io.normcl.device.Device;
+import io.normcl.plan.Family;
+import io.normcl.plan.Tuning;
+import java.io.IOException;
+import java.net.URISyntaxException;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Objects;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+
+/** Every batch norm case at its tight tolerance: the reference in double, the library in float. */
+class BatchNormConformanceTest {
+    @Test
+    void reference() throws Exception {
+        List<Verdict> verdicts = judge(new ReferenceEngine(), false);
+        assertTrue(verdicts.isEmpty(), () -> lines(verdicts));
+    }
+
+    @ParameterizedTest
+    @CsvSource({"WIDE,false", "WIDE,true", "COOPERATIVE,false", "COOPERATIVE,true"})
+    void device(Family family, boolean synchronize) throws Exception {
+        List<Device> devices = Device.open("cpu:4");
+        try {
+            List<Verdict> verdicts = judge(new DeviceEngine(devices, Tuning.of(family), synchronize), true);
+            assertEquals(
+                    List.of("SKIPPED bn_train_f64_mean1e8_std1e-4: can't be done in float"),
+                    verdicts.stream().map(Verdict::toString).toList());
+        } finally {
+            devices.forEach(Device::close);
+        }
+    }
+
+    /** The verdicts other than tight. */
+    private static List<Verdict> judge(BatchNormProgram.Engine engine, boolean single)
+            throws IOException, URISyntaxException {
+        Path archive = Path.of(Objects.requireNonNull(BatchNormConformanceTest.class.getResource("/conformance.zip"))
+                .toURI());
+        Judge judge = new Judge(new BatchNormProgram(engine).byOperation(), single);
+        List<Verdict> others = new ArrayList<>();
+        try (ConformanceCases all = ConformanceCases.open(archive)) {
+            assertEquals(185, all.names().size());
+            List<ConformanceCase> cases = all.of("batch_norm", "batch_norm_sequence", "sync_batch_norm");
+            assertEquals(85, cases.size());
+            for (ConformanceCase run : cases) {
+                Verdict verdict = judge.judge(run);
+                if (!verdict.tight()) {
+                    others.add(verdict);
+                }
+            }
+        }
+        return others;
+    }
+
+    private static String lines(List<Verdict> verdicts) {
+        return String.join("\n", verdicts.stream().map(Verdict::toString).toList());
+    }
+}

@@ -81,7 +81,8 @@ final class Network implements AutoCloseable {
     }
 
     private static ByteBuffer direct(int floats) {
-        return ByteBuffer.allocateDirect(Math.multiplyExact(Float.BYTES, floats)).order(ByteOrder.nativeOrder());
+        return ByteBuffer.allocateDirect(Math.multiplyExact(Float.BYTES, floats))
+                .order(ByteOrder.nativeOrder());
     }
 
     /** Samples of the batch at hand. */
@@ -147,7 +148,9 @@ final class Network implements AutoCloseable {
         int offset = 0;
         for (Parameter parameter : parameters) {
             int bytes = Float.BYTES * parameter.count();
-            parameter.gradient().enqueueRead(0, gradientStaging.clear().position(offset).limit(offset + bytes));
+            parameter
+                    .gradient()
+                    .enqueueRead(0, gradientStaging.clear().position(offset).limit(offset + bytes));
             offset += bytes;
         }
         gradientStaging.clear();

@@ -33,8 +33,7 @@ final class Normalization extends Layer {
     }
 
     private Parameter parameter(String parameter, @Nullable Buffer value) {
-        return new Parameter(
-                parameter, new long[] {channels}, requireNonNull(value), floats(device, channels), false);
+        return new Parameter(parameter, new long[] {channels}, requireNonNull(value), floats(device, channels), false);
     }
 
     @Override

@@ -23,8 +23,8 @@ public record Settings(
                     + " samples on each: devices=" + devices + ", batch per device=" + batchPerDevice);
         }
         if (samples < (long) devices * batchPerDevice) {
-            throw new IllegalArgumentException("a run needs at least one whole batch: samples=" + samples
-                    + ", batch=" + (long) devices * batchPerDevice);
+            throw new IllegalArgumentException("a run needs at least one whole batch: samples=" + samples + ", batch="
+                    + (long) devices * batchPerDevice);
         }
     }
 
@@ -39,7 +39,7 @@ public record Settings(
      * @return the settings
      */
     public static Settings of(Norm norm, int devices, int batchPerDevice, int samples, long seed) {
-        return new Settings(norm, devices, batchPerDevice, samples, seed, 0.01f, 0.9f, 5e-4f);
+        return new Settings(norm, devices, batchPerDevice, samples, seed, 0.02f, 0.9f, 5e-4f);
     }
 
     /**
@@ -58,5 +58,18 @@ public record Settings(
      */
     public long stepsPerEpoch() {
         return samples / batch();
+    }
+
+    /**
+     * Checks that there are as many pictures as the settings ask for.
+     *
+     * @param pictures the pictures
+     * @throws IllegalArgumentException if there are fewer
+     */
+    public void requireSamplesOf(FashionMnist pictures) {
+        if (samples > pictures.train().size()) {
+            throw new IllegalArgumentException("a run can't have more samples than there are pictures: samples="
+                    + samples + ", pictures=" + pictures.train().size());
+        }
     }
 }

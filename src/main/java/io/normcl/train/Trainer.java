@@ -163,8 +163,8 @@ public final class Trainer implements AutoCloseable {
     public Score differentiate(Pictures pictures, int[] samples) {
         int most = settings.batchPerDevice();
         if (samples.length < 1 || samples.length > settings.batch()) {
-            throw new IllegalArgumentException("a batch must have from 1 to " + settings.batch() + " samples: samples="
-                    + samples.length);
+            throw new IllegalArgumentException(
+                    "a batch must have from 1 to " + settings.batch() + " samples: samples=" + samples.length);
         }
         for (int k = 0; k < networks.size(); k++) {
             int first = Math.min(k * most, samples.length);
@@ -417,8 +417,9 @@ public final class Trainer implements AutoCloseable {
             shapes.put(parameter.name(), parameter.shape());
             shapes.put(MOMENTUM + parameter.name(), parameter.shape());
         }
-        buffers().forEach((name, copies) ->
-                shapes.putIfAbsent(name, new long[] {copies.get(0).bytes() / Float.BYTES}));
+        buffers()
+                .forEach((name, copies) ->
+                        shapes.putIfAbsent(name, new long[] {copies.get(0).bytes() / Float.BYTES}));
         return shapes;
     }
 

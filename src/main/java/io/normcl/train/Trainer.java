@@ -26,7 +26,7 @@ import java.util.SplittableRandom;
  * {@code 1_000_003·seed + 1 + e}.
  */
 public final class Trainer implements AutoCloseable {
-    private static final int INFERRED = 250;
+    private static final int INFERRED = 50; // more at a time is slower: the matrix product allocates
 
     private final Settings settings;
     private final List<Network> networks = new ArrayList<>();

@@ -185,7 +185,7 @@ public final class Npy {
                     .mapToLong(Long::parseLong)
                     .toArray();
         } catch (NumberFormatException e) {
-            throw new IOException("an npy file needs sizes: file=" + file + ", shape=" + sizes, e);
+            throw new IOException("an npy file needs sizes: file=" + file + ", shape=" + WholeFile.line(sizes), e);
         }
     }
 
@@ -203,7 +203,8 @@ public final class Npy {
 
     private static void require(boolean holds, Path file, String what, String name, Object value) throws IOException {
         if (!holds) {
-            throw new IOException("an npy file needs " + what + ": file=" + file + ", " + name + "=" + value);
+            String told = WholeFile.line(name + "=" + value);
+            throw new IOException("an npy file needs " + what + ": file=" + file + ", " + told);
         }
     }
 }

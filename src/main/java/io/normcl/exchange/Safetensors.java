@@ -313,7 +313,8 @@ public final class Safetensors {
             try {
                 return read(channel);
             } catch (IOException | IllegalArgumentException e) {
-                throw new IOException("a damaged safetensors file: file=" + file + ", " + e.getMessage(), e);
+                String told = WholeFile.line(String.valueOf(e.getMessage()));
+                throw new IOException("a damaged safetensors file: file=" + file + ", " + told, e);
             }
         }
     }

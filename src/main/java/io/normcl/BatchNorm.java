@@ -89,7 +89,7 @@ public final class BatchNorm implements AutoCloseable {
     private final float[] eps;
     private final Deque<Memory> free = new ArrayDeque<>();
     private final Map<PlanKey, Plan> plans = new HashMap<>();
-    private final Map<KernelCall, Kernel> kernels = new IdentityHashMap<>();
+    private final IdentityHashMap<KernelCall, Kernel> kernels = new IdentityHashMap<>();
     private final KernelCall commit;
     private long batchesTracked;
     private boolean closed;
@@ -629,8 +629,7 @@ public final class BatchNorm implements AutoCloseable {
         int pass = 16 + (saved.batch ? 1 : 0) + (dx ? 2 : 0) + (parameterGradients ? 4 : 0);
         return plans.computeIfAbsent(
                 new PlanKey(saved.view, pass),
-                k -> ChannelPlan.backward(
-                        saved.view, device.limits(), tuning, saved.batch, dx, parameterGradients));
+                k -> ChannelPlan.backward(saved.view, device.limits(), tuning, saved.batch, dx, parameterGradients));
     }
 
     /** The backward cut for a synchronization: a shard's sums are needed for the others' dx in any case. */
@@ -657,8 +656,7 @@ public final class BatchNorm implements AutoCloseable {
     }
 
     void launch(KernelCall call, Map<Slot, Object> slots) {
-        Kernel kernel =
-                kernels.computeIfAbsent(call, c -> device.kernel(c.file(), c.kernel(), c.defines()));
+        Kernel kernel = kernels.computeIfAbsent(call, c -> device.kernel(c.file(), c.kernel(), c.defines()));
         Object[] args = call.args().toArray();
         for (int i = 0; i < args.length; i++) {
             if (args[i] instanceof Slot slot) {
@@ -694,9 +692,8 @@ public final class BatchNorm implements AutoCloseable {
 
     private void require(String name, @Nullable Buffer buffer, boolean wanted) {
         if (wanted != (buffer != null)) {
-            throw new IllegalArgumentException(
-                    "a layer's buffers must be those of its spec: " + name + (wanted ? " is missing" : " is not wanted")
-                            + ", spec=" + spec);
+            throw new IllegalArgumentException("a layer's buffers must be those of its spec: " + name
+                    + (wanted ? " is missing" : " is not wanted") + ", spec=" + spec);
         }
         if (buffer != null && buffer.device() != device) {
             throw new IllegalArgumentException("a layer's buffers must be on its device: " + name + " on="
@@ -710,8 +707,8 @@ public final class BatchNorm implements AutoCloseable {
 
     private void requireOpen() {
         if (closed) {
-            throw new IllegalStateException("the batch norm is closed: C=" + spec.channels() + ", device="
-                    + device.name());
+            throw new IllegalStateException(
+                    "the batch norm is closed: C=" + spec.channels() + ", device=" + device.name());
         }
     }
 }

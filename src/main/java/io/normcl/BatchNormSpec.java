@@ -42,7 +42,19 @@ public record BatchNormSpec(
         ALLOW
     }
 
-    /** Checks each value. */
+    /**
+     * Checks each value.
+     *
+     * @param channels C, at least 1
+     * @param eps added to the variance inside the root; finite, at least 0
+     * @param momentum how far a commit moves the running statistics
+     * @param runningVariance which variance a commit takes
+     * @param gamma whether there is a learnable scale
+     * @param beta whether there is a learnable shift
+     * @param runningStatistics whether there are running statistics; without, evaluation takes the batch's too
+     * @param frozen whether training takes the running statistics and leaves them (fine-tuning with small batches)
+     * @param singleValue what training does where a channel has one value
+     */
     public BatchNormSpec {
         if (channels < 1) {
             throw new IllegalArgumentException("batch norm needs at least one channel: channels=" + channels);
@@ -51,8 +63,9 @@ public record BatchNormSpec(
             throw new IllegalArgumentException("eps must be finite and not negative: eps=" + eps);
         }
         if (!runningStatistics && (frozen || singleValue == SingleValue.USE_RUNNING)) {
-            throw new IllegalArgumentException("what uses running statistics needs them: runningStatistics=false, frozen="
-                    + frozen + ", singleValue=" + singleValue);
+            throw new IllegalArgumentException(
+                    "what uses running statistics needs them: runningStatistics=false, frozen=" + frozen
+                            + ", singleValue=" + singleValue);
         }
     }
 
@@ -104,8 +117,7 @@ public record BatchNormSpec(
      * @return the changed spec
      */
     public BatchNormSpec withRunningVariance(RunningVariance which) {
-        return new BatchNormSpec(
-                channels, eps, momentum, which, gamma, beta, runningStatistics, frozen, singleValue);
+        return new BatchNormSpec(channels, eps, momentum, which, gamma, beta, runningStatistics, frozen, singleValue);
     }
 
     /**
@@ -127,8 +139,7 @@ public record BatchNormSpec(
      * @return the changed spec
      */
     public BatchNormSpec withRunningStatistics(boolean with) {
-        return new BatchNormSpec(
-                channels, eps, momentum, runningVariance, gamma, beta, with, frozen, singleValue);
+        return new BatchNormSpec(channels, eps, momentum, runningVariance, gamma, beta, with, frozen, singleValue);
     }
 
     /**

@@ -12,7 +12,11 @@ import org.jspecify.annotations.Nullable;
  * @param dBeta the gradient of beta, C floats
  * @param accumulate whether to add to dGamma and dBeta instead of overwriting them
  */
-public record Gradients(@Nullable Tensor dx, @Nullable Buffer dGamma, @Nullable Buffer dBeta, boolean accumulate) {
+public record Gradients(
+        @Nullable Tensor dx,
+        @Nullable Buffer dGamma,
+        @Nullable Buffer dBeta,
+        boolean accumulate) {
     /**
      * Overwrites each.
      *

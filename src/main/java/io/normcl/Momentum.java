@@ -54,7 +54,7 @@ public final class Momentum {
      * @return w
      */
     public double weight(long batchesTracked) {
-        return this == CUMULATIVE ? 1.0 / (batchesTracked + 1) : ofNew;
+        return Double.isNaN(ofNew) ? 1.0 / (batchesTracked + 1) : ofNew;
     }
 
     private static double finite(double momentum) {

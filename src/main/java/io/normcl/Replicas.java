@@ -92,8 +92,9 @@ public final class Replicas {
         for (int i = 0; i < replicas.size(); i++) {
             ChannelView view = replicas.get(i).view(xs.get(i), "y", ys.get(i));
             if (xs.get(i).layout() != xs.get(0).layout()) {
-                throw new IllegalArgumentException("shards must have one layout: replica 0="
-                        + xs.get(0).layout() + ", replica " + i + "=" + xs.get(i).layout());
+                throw new IllegalArgumentException(
+                        "shards must have one layout: replica 0=" + xs.get(0).layout() + ", replica " + i + "="
+                                + xs.get(i).layout());
             }
             views.add(view);
             count += view.m();
@@ -151,7 +152,11 @@ public final class Replicas {
         for (int i = 0; i < replicas.size(); i++) {
             ByteBuffer stats = exchanges.get(i).host(16 * channels);
             for (int c = 0; c < channels; c++) {
-                putStatistics(stats, all.mean(c), all.variance(c), replicas.get(0).spec().eps());
+                putStatistics(
+                        stats,
+                        all.mean(c),
+                        all.variance(c),
+                        replicas.get(0).spec().eps());
             }
             saved.get(i).stats().enqueueWrite(0, stats.flip());
             Plan plan = plans.get(i);
@@ -204,8 +209,7 @@ public final class Replicas {
         differentiateTogether(saved, xs, dys, outs);
     }
 
-    private void differentiateTogether(
-            List<Saved> saved, List<Tensor> xs, List<Tensor> dys, List<Gradients> outs) {
+    private void differentiateTogether(List<Saved> saved, List<Tensor> xs, List<Tensor> dys, List<Gradients> outs) {
         List<@Nullable Plan> plans = new ArrayList<>();
         List<Map<Slot, Object>> slots = new ArrayList<>();
         for (int i = 0; i < replicas.size(); i++) {

@@ -24,7 +24,6 @@ import org.jocl.cl_device_id;
 import org.jocl.cl_device_partition_property;
 import org.jocl.cl_event;
 import org.jocl.cl_kernel;
-import org.jocl.cl_platform_id;
 import org.jocl.cl_program;
 import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
@@ -166,7 +165,8 @@ public final class Device implements AutoCloseable {
                     "clCreateCommandQueue",
                     status -> CL.clCreateCommandQueue(context, id, CL.CL_QUEUE_PROFILING_ENABLE, status),
                     () -> "device=" + label));
-            Description description = subDevice ? Discovery.describe(id, found.description().index()) : found.description();
+            Description description =
+                    subDevice ? Discovery.describe(id, found.description().index()) : found.description();
             LOG.debug("opened {}", label);
             return new Device(description, label, id, subDevice, context, queue, true);
         } catch (RuntimeException e) {
@@ -334,15 +334,16 @@ public final class Device implements AutoCloseable {
                 "clCreateProgramWithSource",
                 status -> CL.clCreateProgramWithSource(context, 1, new String[] {source}, null, status),
                 () -> where);
-        int status = Status.of(
-                () -> CL.clBuildProgram(handle, 1, new cl_device_id[] {id}, options.toString(), null, null));
+        int status =
+                Status.of(() -> CL.clBuildProgram(handle, 1, new cl_device_id[] {id}, options.toString(), null, null));
         if (status != CL.CL_SUCCESS) {
             String log = buildLog(handle);
             Status.of(() -> CL.clReleaseProgram(handle));
             Matcher error = ERROR_LINE.matcher(log);
             throw new DeviceException(
-                    "a kernel file did not compile: " + (error.find() ? error.group().strip() : "no error line")
-                            + ", status=" + CL.stringFor_errorCode(status) + ", " + where,
+                    "a kernel file did not compile: "
+                            + (error.find() ? error.group().strip() : "no error line") + ", status="
+                            + CL.stringFor_errorCode(status) + ", " + where,
                     log);
         }
         return new Program(Handles.opened(handle), new HashMap<>());
@@ -356,8 +357,8 @@ public final class Device implements AutoCloseable {
             return "";
         }
         byte[] log = new byte[(int) size[0]];
-        Status.of(() -> CL.clGetProgramBuildInfo(
-                program, id, CL.CL_PROGRAM_BUILD_LOG, log.length, Pointer.to(log), null));
+        Status.of(() ->
+                CL.clGetProgramBuildInfo(program, id, CL.CL_PROGRAM_BUILD_LOG, log.length, Pointer.to(log), null));
         return new String(log, 0, log.length - 1, java.nio.charset.StandardCharsets.UTF_8);
     }
 

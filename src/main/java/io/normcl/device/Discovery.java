@@ -53,8 +53,9 @@ final class Discovery {
         try {
             status = Status.of(() -> CL.clGetPlatformIDs(0, null, count));
         } catch (LinkageError e) {
-            throw new DeviceException("no OpenCL loader found: install one (on Debian: ocl-icd-libopencl1), then "
-                    + INSTALL + "; reason=" + String.valueOf(e.getMessage()).lines().findFirst().orElse(""));
+            throw new DeviceException(
+                    "no OpenCL loader found: install one (on Debian: ocl-icd-libopencl1), then " + INSTALL + "; reason="
+                            + String.valueOf(e.getMessage()).lines().findFirst().orElse(""));
         }
         if (status != CL.CL_SUCCESS || count[0] == 0) {
             throw new DeviceException("no OpenCL platform found: " + INSTALL);

@@ -9,11 +9,18 @@ package io.normcl.device;
  * @param localY work-items of a work-group in dimension 1
  */
 public record Range(long globalX, long globalY, long localX, long localY) {
-    /** Checks that work-groups fill the index space. */
+    /**
+     * Checks that work-groups fill the index space.
+     *
+     * @param globalX work-items in dimension 0
+     * @param globalY work-items in dimension 1
+     * @param localX work-items of a work-group in dimension 0
+     * @param localY work-items of a work-group in dimension 1
+     */
     public Range {
         if (globalX < 0 || globalY < 0 || localX < 1 || localY < 1 || globalX % localX != 0 || globalY % localY != 0) {
-            throw new IllegalArgumentException("the global size must be a multiple of the local size: global="
-                    + globalX + "x" + globalY + ", local=" + localX + "x" + localY);
+            throw new IllegalArgumentException("the global size must be a multiple of the local size: global=" + globalX
+                    + "x" + globalY + ", local=" + localX + "x" + localY);
         }
     }
 

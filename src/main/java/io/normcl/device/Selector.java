@@ -30,17 +30,14 @@ final class Selector {
             if (match == null || count < 1) {
                 throw new IllegalArgumentException("a selector must name a device (cpu, gpu, an index, a part of the"
                         + " name, each with :k for k of them): selector=" + selector + ", there is "
-                        + found.stream()
-                                .map(f -> f.description().toString())
-                                .collect(Collectors.joining("; ")));
+                        + found.stream().map(f -> f.description().toString()).collect(Collectors.joining("; ")));
             }
             chosen.add(new Choice(match, count));
         }
         return chosen;
     }
 
-    private static Discovery.@org.jspecify.annotations.Nullable Found find(
-            String item, List<Discovery.Found> found) {
+    private static Discovery.@org.jspecify.annotations.Nullable Found find(String item, List<Discovery.Found> found) {
         String wanted = item.toLowerCase(Locale.ROOT);
         for (Discovery.Found candidate : found) {
             Description description = candidate.description();

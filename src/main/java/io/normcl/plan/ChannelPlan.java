@@ -60,7 +60,12 @@ public final class ChannelPlan {
      */
     public static Plan forwardRunning(ChannelView view, Limits limits, Tuning tuning) {
         return new Plan(
-                List.of(runningStats(view.c(), limits), walk(view, limits, tuning).apply()), 1, 0, bytes(view, 2));
+                List.of(
+                        runningStats(view.c(), limits),
+                        walk(view, limits, tuning).apply()),
+                1,
+                0,
+                bytes(view, 2));
     }
 
     /**
@@ -98,9 +103,7 @@ public final class ChannelPlan {
         List<KernelCall> apply = List.of(walk.backwardApply(batchStats));
         boolean summed = parameters || (dx && batchStats);
         return new Plan(
-                dx && summed
-                        ? List.of(sums.get(0), sums.get(1), apply.get(0))
-                        : dx ? apply : summed ? sums : List.of(),
+                dx && summed ? List.of(sums.get(0), sums.get(1), apply.get(0)) : dx ? apply : summed ? sums : List.of(),
                 walk.splits(),
                 summed ? 8L * BACKWARD_PARTIAL * walk.splits() * view.c() : 0,
                 bytes(view, (summed ? 2 : 0) + (dx ? batchStats ? 3 : 2 : 0)));
@@ -151,9 +154,7 @@ public final class ChannelPlan {
     }
 
     private static Walk walk(ChannelView view, Limits limits, Tuning tuning) {
-        return view.channelsLast()
-                ? ChannelsLast.of(view, limits, tuning)
-                : ChannelsFirst.of(view, limits, tuning);
+        return view.channelsLast() ? ChannelsLast.of(view, limits, tuning) : ChannelsFirst.of(view, limits, tuning);
     }
 
     private static KernelCall perChannel(String kernel, long c, Limits limits, List<Object> args) {

@@ -80,8 +80,7 @@ record ChannelsFirst(
         return call(
                 "first_forward_fused",
                 view.c(),
-                List.of(
-                        Slot.X, Slot.Y, Slot.STATS, Slot.GAMMA, Slot.BETA, view.n(), view.c(), view.s(), Slot.EPS));
+                List.of(Slot.X, Slot.Y, Slot.STATS, Slot.GAMMA, Slot.BETA, view.n(), view.c(), view.s(), Slot.EPS));
     }
 
     @Override
@@ -89,8 +88,7 @@ record ChannelsFirst(
         return call(
                 "first_backward_partial",
                 view.c() * splits,
-                List.of(
-                        Slot.X, Slot.DY, Slot.STATS, Slot.PARTIALS, view.n(), view.c(), view.s(), piece, splits));
+                List.of(Slot.X, Slot.DY, Slot.STATS, Slot.PARTIALS, view.n(), view.c(), view.s(), piece, splits));
     }
 
     @Override
@@ -101,7 +99,15 @@ record ChannelsFirst(
                 Defines.with(defines(), "BATCH_STATS", batchStats ? 1 : 0),
                 Range.of(applyGroups * localSize, localSize),
                 List.of(
-                        Slot.X, Slot.DY, Slot.DX, Slot.STATS, Slot.SUMS, Slot.GAMMA, view.n(), view.c(), view.s(),
+                        Slot.X,
+                        Slot.DY,
+                        Slot.DX,
+                        Slot.STATS,
+                        Slot.SUMS,
+                        Slot.GAMMA,
+                        view.n(),
+                        view.c(),
+                        view.s(),
                         piece));
     }
 
@@ -134,6 +140,15 @@ record ChannelsFirst(
     }
 
     private Map<String, String> defines() {
-        return Defines.of(limits, "LOCAL_SIZE", localSize, "WIDTH", width, "SPAN", span);
+        return Defines.of(
+                limits,
+                "LOCAL_SIZE",
+                localSize,
+                "WIDTH",
+                width,
+                "SPAN",
+                span,
+                "STREAM",
+                Walk.streams(view, limits, family));
     }
 }

@@ -67,10 +67,10 @@ record ChannelsLast(
         return rowSplits * (columns / view.c());
     }
 
-    /** Small enough that a launch costs more than the work. */
+    /** Small enough that a launch costs more than the work, and not so narrow that most of a vector would idle. */
     @Override
     public boolean holds(int tensors) {
-        return view.elements() * tensors <= 65_536;
+        return view.elements() * tensors <= 65_536 && (view.c() >= width || view.m() <= 256);
     }
 
     @Override
@@ -106,8 +106,7 @@ record ChannelsLast(
                 "last_forward_fused",
                 defines(),
                 ceilDiv(view.c(), tile()),
-                List.of(
-                        Slot.X, Slot.Y, Slot.STATS, Slot.GAMMA, Slot.BETA, view.elements(), view.c(), Slot.EPS));
+                List.of(Slot.X, Slot.Y, Slot.STATS, Slot.GAMMA, Slot.BETA, view.elements(), view.c(), Slot.EPS));
     }
 
     @Override
@@ -116,8 +115,7 @@ record ChannelsLast(
                 "last_backward_partial",
                 defines(),
                 tiles() * rowSplits,
-                List.of(
-                        Slot.X, Slot.DY, Slot.STATS, Slot.PARTIALS, view.elements(), columns, view.c(), rowSplits));
+                List.of(Slot.X, Slot.DY, Slot.STATS, Slot.PARTIALS, view.elements(), columns, view.c(), rowSplits));
     }
 
     @Override
@@ -173,7 +171,17 @@ record ChannelsLast(
     }
 
     private Map<String, String> defines() {
-        return Defines.with(
-                Defines.of(limits, "LOCAL_SIZE", localSize, "WIDTH", width, "LANES", lanes), "VECTORS", vectors);
+        return Defines.of(
+                limits,
+                "LOCAL_SIZE",
+                localSize,
+                "WIDTH",
+                width,
+                "LANES",
+                lanes,
+                "VECTORS",
+                vectors,
+                "STREAM",
+                Walk.streams(view, limits, family));
     }
 }

@@ -8,13 +8,14 @@ import java.util.TreeMap;
 final class Defines {
     private Defines() {}
 
-    static Map<String, String> of(Limits limits) {
-        return Map.of("FP64", limits.fp64() ? "1" : "0");
-    }
-
-    static Map<String, String> of(
-            Limits limits, String name1, int value1, String name2, int value2, String name3, int value3) {
-        return with(with(with(of(limits), name1, value1), name2, value2), name3, value3);
+    /** FP64 and more, as name, value, name, value. */
+    static Map<String, String> of(Limits limits, Object... more) {
+        Map<String, String> defines = new TreeMap<>();
+        defines.put("FP64", limits.fp64() ? "1" : "0");
+        for (int i = 0; i < more.length; i += 2) {
+            defines.put(more[i].toString(), more[i + 1].toString());
+        }
+        return defines;
     }
 
     static Map<String, String> with(Map<String, String> defines, String name, int value) {

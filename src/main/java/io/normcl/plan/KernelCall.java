@@ -14,7 +14,15 @@ import java.util.Map;
  * @param args each a {@link Slot} or a {@link Long}
  */
 public record KernelCall(String file, String kernel, Map<String, String> defines, Range range, List<Object> args) {
-    /** Keeps the lists from changing. */
+    /**
+     * Keeps the lists from changing.
+     *
+     * @param file the kernel file
+     * @param kernel the kernel's name
+     * @param defines what it is compiled with
+     * @param range the index space
+     * @param args each a {@link Slot} or a {@link Long}
+     */
     public KernelCall {
         defines = Map.copyOf(defines);
         args = List.copyOf(args);

@@ -11,7 +11,14 @@ import java.util.List;
  * @param bytes what must pass between device memory and the compute units, each needed read and write counted once
  */
 public record Plan(List<KernelCall> calls, long splits, long workspaceBytes, long bytes) {
-    /** Keeps the list from changing. */
+    /**
+     * Keeps the list from changing.
+     *
+     * @param calls the launches; three of them are partial, finalize and apply
+     * @param splits into how many partial results per channel the first of several calls cuts its work
+     * @param workspaceBytes the size of {@link Slot#PARTIALS}, 0 where no call needs it
+     * @param bytes what must pass between device memory and the compute units, each needed read and write counted once
+     */
     public Plan {
         calls = List.copyOf(calls);
     }

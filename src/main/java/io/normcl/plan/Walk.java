@@ -1,6 +1,7 @@
 package io.normcl.plan;
 
 import io.normcl.device.Limits;
+import io.normcl.tensor.ChannelView;
 
 /** One layout's way to walk a channel view with one kernel family: its launches and whether it can do with one. */
 sealed interface Walk permits ChannelsFirst, ChannelsLast {
@@ -34,6 +35,11 @@ sealed interface Walk permits ChannelsFirst, ChannelsLast {
     /** Work-items of a cooperative group at most, a power of two. */
     static int mostItems(Limits limits) {
         return (int) Long.highestOneBit(Math.min(256, limits.maxWorkGroupSize()));
+    }
+
+    /** Outputs go past the caches of a CPU where they don't fit half of them. */
+    static int streams(ChannelView view, Limits limits, Family family) {
+        return family == Family.WIDE && view.elements() * Float.BYTES > limits.cacheBytes() / 2 ? 1 : 0;
     }
 
     static long ceilDiv(long a, long b) {

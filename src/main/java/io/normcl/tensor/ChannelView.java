@@ -9,7 +9,14 @@ package io.normcl.tensor;
  * @param channelsLast whether the channel varies fastest; where S is 1 both orders are the same, and this is true
  */
 public record ChannelView(long n, long c, long s, boolean channelsLast) {
-    /** Checks the sizes and settles the order where S is 1. */
+    /**
+     * Checks the sizes and settles the order where S is 1.
+     *
+     * @param n samples
+     * @param c channels
+     * @param s places of a sample, the product of its spatial dimensions
+     * @param channelsLast whether the channel varies fastest; where S is 1 both orders are the same, and this is true
+     */
     public ChannelView {
         if (n < 0 || c < 1 || s < 0) {
             throw new IllegalArgumentException(

@@ -55,8 +55,8 @@ final class WholeFile {
         ByteBuffer bytes = ByteBuffer.allocate(count);
         while (bytes.hasRemaining()) {
             if (channel.read(bytes) < 0) {
-                throw new IOException("ends too early: position=" + channel.position() + ", bytes missing="
-                        + bytes.remaining());
+                throw new IOException(
+                        "ends too early: position=" + channel.position() + ", bytes missing=" + bytes.remaining());
             }
         }
         return bytes.flip();

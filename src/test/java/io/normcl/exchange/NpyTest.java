@@ -23,8 +23,17 @@ class NpyTest {
 
     @Test
     void whatIsWrittenIsRead() throws IOException {
-        assertRead(Npy.of(new float[] {1, -0.0f, Float.NaN, Float.MIN_VALUE, 5, 6}, 2, 3), "<f4", 1, -0.0, Double.NaN, 0x1p-149, 5, 6);
-        assertRead(Npy.of(new double[] {Math.PI, Double.NEGATIVE_INFINITY}, 2), "<f8", Math.PI, Double.NEGATIVE_INFINITY);
+        assertRead(
+                Npy.of(new float[] {1, -0.0f, Float.NaN, Float.MIN_VALUE, 5, 6}, 2, 3),
+                "<f4",
+                1,
+                -0.0,
+                Double.NaN,
+                0x1p-149,
+                5,
+                6);
+        assertRead(
+                Npy.of(new double[] {Math.PI, Double.NEGATIVE_INFINITY}, 2), "<f8", Math.PI, Double.NEGATIVE_INFINITY);
         assertRead(Npy.of(new long[] {-7}), "<i8", -7);
         assertRead(Npy.of(new float[0], 0, 3, 2), "<f4");
     }

@@ -33,7 +33,8 @@ class SafetensorsTest {
     void whatIsWrittenIsRead() throws IOException {
         Path file = folder.resolve("model.safetensors");
         Map<String, Entry> tensors = new LinkedHashMap<>();
-        tensors.put("bn.weight", Entry.of(new float[] {1, -0.0f, Float.NaN, 1e-45f, Float.MAX_VALUE, 6}, 2, 3));
+        tensors.put(
+                "bn.weight", Entry.of(new float[] {1, -0.0f, Float.NaN, Float.MIN_VALUE, Float.MAX_VALUE, 6}, 2, 3));
         tensors.put("bn.num_batches_tracked", Entry.of(new long[] {Long.MAX_VALUE}));
         tensors.put("größe \"\\\n", Entry.of(new double[] {Math.PI}, 1, 1));
         tensors.put("empty", Entry.of(new float[0], 0, 3));
@@ -85,9 +86,11 @@ class SafetensorsTest {
     @Test
     void readsWhatOthersWrite() throws IOException {
         Path file = folder.resolve("other");
-        String header = "{\"z\": {\"data_offsets\": [4, 6], \"shape\": [2], \"dtype\": \"U8\", \"note\": [{}]},\n"
-                + "\"__metadata__\": {\"format\": \"pt\"},\n"
-                + "\"a\": {\"dtype\": \"F32\", \"shape\": [], \"data_offsets\": [0, 4]}}  \n";
+        String header = """
+                {"z": {"data_offsets": [4, 6], "shape": [2], "dtype": "U8", "note": [{}]},
+                 "__metadata__": {"format": "pt"},
+                 "a": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}}
+                """;
         Files.write(file, file(header, 0, 0, 0x80, 0x3f, 7, 8));
         Safetensors read = Safetensors.read(file);
         assertEquals(List.of("a", "z"), List.copyOf(read.tensors().keySet()));
@@ -172,7 +175,13 @@ class SafetensorsTest {
         }
         Safetensors.write(
                 file,
-                Map.of("weight", Entry.of(values, 8, 5), "steps", Entry.of(new long[] {3}), "none", Entry.of(values, 40)),
+                Map.of(
+                        "weight",
+                        Entry.of(values, 8, 5),
+                        "steps",
+                        Entry.of(new long[] {3}),
+                        "none",
+                        Entry.of(values, 40)),
                 Map.of("epoch", "2"));
         byte[] whole = Files.readAllBytes(file);
         for (int length = 0; length < whole.length; length++) {
@@ -261,8 +270,7 @@ class SafetensorsTest {
 
     private static byte[] file(String header, int... data) {
         byte[] text = header.getBytes(StandardCharsets.UTF_8);
-        ByteBuffer bytes =
-                ByteBuffer.allocate(8 + text.length + data.length).order(ByteOrder.LITTLE_ENDIAN);
+        ByteBuffer bytes = ByteBuffer.allocate(8 + text.length + data.length).order(ByteOrder.LITTLE_ENDIAN);
         bytes.putLong(text.length).put(text);
         for (int value : data) {
             bytes.put((byte) value);

@@ -32,7 +32,8 @@ class BatchNormReferenceTest {
         BigDecimal count = BigDecimal.valueOf(x.length);
         BigDecimal exactMean = sum(x, BigDecimal.ZERO, 1).divide(count, MathContext.DECIMAL128);
         BigDecimal exactVariance = sum(x, exactMean, 2).divide(count, MathContext.DECIMAL128);
-        BigDecimal gotMean = new BigDecimal(statistics.mean()[0]).add(new BigDecimal(statistics.meanLow()[0]));
+        BigDecimal gotMean = new BigDecimal(statistics.mean()[0])
+                .add(new BigDecimal(statistics.meanLow()[0]));
         assertEquals(x.length, statistics.count());
         assertEquals(0, gotMean.subtract(exactMean).doubleValue(), 1e-16 * deviation);
         assertEquals(exactVariance.doubleValue(), statistics.variance()[0], 1e-15 * exactVariance.doubleValue());
@@ -60,8 +61,9 @@ class BatchNormReferenceTest {
         assertArrayEquals(whole.variance(), together.variance());
 
         double[] y = reference.forward(whole, EPS, gamma, beta, x);
-        Gradients gradients =
-                reference.backward(whole, true, EPS, gamma, List.of(x), List.of(dy)).get(0);
+        Gradients gradients = reference
+                .backward(whole, true, EPS, gamma, List.of(x), List.of(dy))
+                .get(0);
         List<Gradients> parts = reference.backward(together, true, EPS, gamma, xs, dys);
         double[] dGamma = new double[channels];
         double[] dBeta = new double[channels];
@@ -118,7 +120,8 @@ class BatchNormReferenceTest {
         double[] beta = values(channels, 0, 1);
         Statistics running = Statistics.running(values(channels, 1, 0.1), new double[] {2, 3});
         Statistics statistics = batch ? reference.statistics(List.of(x)) : running;
-        Gradients gradients = reference.backward(statistics, batch, EPS, gamma, List.of(x), List.of(dy))
+        Gradients gradients = reference
+                .backward(statistics, batch, EPS, gamma, List.of(x), List.of(dy))
                 .get(0);
 
         for (double[] varied : List.of(x, gamma, beta)) {
@@ -181,7 +184,8 @@ class BatchNormReferenceTest {
         BatchNormReference.update(empty, 0.5, true, mean, variance);
         assertEquals(1, mean[0]);
         assertEquals(2, variance[0]);
-        Gradients none = reference.backward(empty, true, EPS, null, List.of(new double[0]), List.of(new double[0]))
+        Gradients none = reference
+                .backward(empty, true, EPS, null, List.of(new double[0]), List.of(new double[0]))
                 .get(0);
         assertArrayEquals(new double[] {0}, none.dGamma());
 
@@ -201,8 +205,7 @@ class BatchNormReferenceTest {
                 () -> reference.forward(statistics, EPS, new double[2], null, new double[6]));
         assertThrows(
                 IllegalArgumentException.class,
-                () -> reference.backward(
-                        statistics, true, EPS, null, List.of(new double[6]), List.of(new double[12])));
+                () -> reference.backward(statistics, true, EPS, null, List.of(new double[6]), List.of(new double[12])));
     }
 
     private double[] values(int count, double mean, double deviation) {

@@ -80,7 +80,8 @@ class JudgeTest {
     void requiredTensorsMustBeThereAndOptionalOnesRight() throws IOException {
         double[] y = {10, Double.NaN, Double.POSITIVE_INFINITY};
         assertEquals(Outcome.FAILED, judge(VALUES, Map.of(), true).outcome());
-        assertEquals(Outcome.FAILED, judge(VALUES, Map.of("y", new double[2]), true).outcome());
+        assertEquals(
+                Outcome.FAILED, judge(VALUES, Map.of("y", new double[2]), true).outcome());
         assertEquals(
                 Outcome.PASSED,
                 judge(VALUES, Map.of("y", y, "mean", new double[] {4}), true).outcome());

@@ -105,7 +105,7 @@ public final class Replicas {
             for (int i = 0; i < replicas.size(); i++) {
                 saved.add(
                         batch
-                                ? replicas.get(i).save(Mode.TRAINING, views.get(i), true, count)
+                                ? replicas.get(i).save(Mode.TRAINING, views.get(i), true, count, true)
                                 : replicas.get(i).forward(xs.get(i), ys.get(i)));
             }
             if (batch && count > 0) {

@@ -1,6 +1,7 @@
 package io.normcl;
 
 import static com.tngtech.archunit.lang.syntax.ArchRuleDefinition.classes;
+import static com.tngtech.archunit.lang.syntax.ArchRuleDefinition.fields;
 import static com.tngtech.archunit.lang.syntax.ArchRuleDefinition.noClasses;
 import static com.tngtech.archunit.library.dependencies.SlicesRuleDefinition.slices;
 
@@ -63,7 +64,8 @@ class ArchitectureTest {
             .mayOnlyBeAccessedByLayers("cli", "lab", "train", "verify", "bench", "exchange", "api", "sync", "plan")
             .whereLayer("tensor")
             .mayOnlyBeAccessedByLayers(
-                    "cli", "lab", "train", "verify", "bench", "exchange", "api", "sync", "plan", "reference");
+                    "cli", "lab", "train", "verify", "bench", "exchange", "api", "sync", "plan", "reference")
+            .ensureAllClassesAreContainedInArchitecture();
 
     @ArchTest
     static final ArchRule NO_CYCLES =
@@ -98,6 +100,22 @@ class ArchitectureTest {
             .orShould()
             .dependOnClassesThat()
             .haveFullyQualifiedName("io.normcl.device.Buffer");
+
+    @ArchTest
+    static final ArchRule PLAN_HAS_NO_MUTABLE_STATE = fields().that()
+            .areDeclaredInClassesThat()
+            .resideInAPackage("io.normcl.plan..")
+            .should()
+            .beFinal();
+
+    @ArchTest
+    static final ArchRule THE_LIBRARY_NEEDS_JOCL_AND_SLF4J_ALONE = classes()
+            .that()
+            .resideInAnyPackage(
+                    "io.normcl", "io.normcl.sync", "io.normcl.plan", "io.normcl.reference", "io.normcl.tensor")
+            .should()
+            .onlyDependOnClassesThat()
+            .resideInAnyPackage("io.normcl..", "java..", "org.slf4j..", "org.jspecify..");
 
     @ArchTest
     static final ArchRule REFERENCE_IS_INDEPENDENT = noClasses()

@@ -158,7 +158,7 @@ public final class BatchNorm implements AutoCloseable {
      * Normalizes with the batch's statistics, or as the spec says where it is frozen: {@code forward(TRAINING, x, y)}.
      *
      * @param x (N, C, ...) or (N, ..., C); read
-     * @param y as x; overwritten; it may be x's memory
+     * @param y as x; overwritten; it may be x's memory where no backward follows
      * @return what backward and commit need; the caller closes it
      */
     public Saved forward(Tensor x, Tensor y) {
@@ -170,7 +170,7 @@ public final class BatchNorm implements AutoCloseable {
      *
      * @param mode where the statistics come from
      * @param x (N, C, ...) or (N, ..., C) of any number of places; read
-     * @param y in the shape and layout of x; overwritten; it may be x's memory
+     * @param y in the shape and layout of x; overwritten; it may be x's memory where no backward follows
      * @return what backward and commit need; the caller closes it, which hands its memory back to the layer
      * @throws IllegalArgumentException if shapes or devices differ, C is not the spec's, or the batch's statistics are
      *     needed of one value per channel and the spec refuses that

@@ -42,19 +42,16 @@ final class Examples {
     }
 
     /** One synchronized step over two devices with shards of their own. */
-    static void twoDevices(Device one, Device two, Tensor x1, Tensor x2, Tensor dy1, Tensor dy2) {
+    static void twoDevices(
+            Device one, Device two, List<Tensor> xs, List<Tensor> ys, List<Tensor> dys, List<Gradients> gradients) {
         // README: two devices
         BatchNormSpec spec = BatchNormSpec.of(64);
         try (BatchNorm first = BatchNorm.open(one, spec);
                 BatchNorm second = BatchNorm.open(two, spec)) {
             Replicas replicas = Replicas.of(List.of(first, second));
-            List<Tensor> xs = List.of(x1, x2); // uneven shards, and empty ones, are fine
-            List<Saved> saved = replicas.forward(xs, xs); // in place, over both shards together
-            replicas.backward(
-                    saved,
-                    xs,
-                    List.of(dy1, dy2),
-                    List.of(Gradients.of(dy1, null, null), Gradients.of(dy2, null, null)));
+            // xs: a shard on each device, uneven or empty; ys, dys and gradients likewise
+            List<Saved> saved = replicas.forward(xs, ys); // statistics of both shards together
+            replicas.backward(saved, xs, dys, gradients);
             first.commit(saved.get(0)); // both end with the same bits
             second.commit(saved.get(1));
             saved.forEach(Saved::close);

@@ -3,6 +3,7 @@ package io.normcl.examples;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import io.normcl.Gradients;
 import io.normcl.Rig;
 import io.normcl.device.Device;
 import io.normcl.tensor.Layout;
@@ -12,6 +13,8 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Random;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import org.jocl.CL;
 import org.jocl.Pointer;
 import org.jocl.cl_command_queue;
@@ -68,10 +71,18 @@ class ExamplesTest {
             Tensor dy1 = one.tensor(Rig.normal(random, 3 * 64 * 9), Layout.CHANNELS_LAST, 3, 3, 3, 64);
             Tensor x2 = two.tensor(Rig.normal(random, 64 * 9), Layout.CHANNELS_LAST, 1, 3, 3, 64);
             Tensor dy2 = two.tensor(Rig.normal(random, 64 * 9), Layout.CHANNELS_LAST, 1, 3, 3, 64);
-            Examples.twoDevices(devices.get(0), devices.get(1), x1, x2, dy1, dy2);
+            Tensor y1 = one.tensor(new float[3 * 64 * 9], Layout.CHANNELS_LAST, 3, 3, 3, 64);
+            Tensor y2 = two.tensor(new float[64 * 9], Layout.CHANNELS_LAST, 1, 3, 3, 64);
+            Examples.twoDevices(
+                    devices.get(0),
+                    devices.get(1),
+                    List.of(x1, x2),
+                    List.of(y1, y2),
+                    List.of(dy1, dy2),
+                    List.of(Gradients.of(dy1, null, null), Gradients.of(dy2, null, null)));
             double sum = 0;
             double squares = 0;
-            for (Tensor y : List.of(x1, x2)) {
+            for (Tensor y : List.of(y1, y2)) {
                 for (float value : Rig.read(y)) {
                     sum += value;
                     squares += (double) value * value;
@@ -88,15 +99,13 @@ class ExamplesTest {
     void theReadmeShowsThem() throws IOException {
         String readme = Files.readString(Path.of("README.md"));
         String source = Files.readString(Path.of("src/test/java/io/normcl/examples/Examples.java"));
-        String[] parts = source.split("// README: ");
+        Matcher examples = Pattern.compile("// README: (?!end).*\\n((?s:.*?))\\s+// README: end")
+                .matcher(source);
         int shown = 0;
-        for (String part : parts) {
-            if (part.startsWith("your own memory") || part.startsWith("two devices")) {
-                String code =
-                        part.substring(part.indexOf('\n') + 1).stripTrailing().stripIndent();
-                assertTrue(readme.contains(code), () -> "the README lacks:\n" + code);
-                shown++;
-            }
+        while (examples.find()) {
+            String code = examples.group(1).stripIndent();
+            assertTrue(readme.contains(code), () -> "the README lacks:\n" + code);
+            shown++;
         }
         assertEquals(2, shown);
     }

@@ -1,0 +1,110 @@
+package io.normcl.cli;
+
+import io.normcl.train.Trainer.Score;
+import io.normcl.train.Watcher;
+import java.io.PrintWriter;
+import java.util.Locale;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
+import me.tongfei.progressbar.ProgressBar;
+import me.tongfei.progressbar.ProgressBarBuilder;
+import me.tongfei.progressbar.ProgressBarStyle;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Shows how training goes, as a bar on a terminal and in plain lines elsewhere, and lets Ctrl-C end it after the step
+ * at hand: the process ends when this is closed.
+ */
+final class Progress implements Watcher, AutoCloseable {
+    private static final int LINES = 20;
+    private static final int PATIENCE_SECONDS = 20;
+
+    private final PrintWriter out;
+    private final boolean terminal = System.console() != null;
+    private final CountDownLatch done = new CountDownLatch(1);
+    private final Thread hook = new Thread(this::interrupted, "interrupted");
+    private volatile boolean stopped;
+    private @Nullable ProgressBar bar;
+    private double loss;
+    private long losses;
+
+    Progress(PrintWriter out) {
+        this.out = out;
+        Runtime.getRuntime().addShutdownHook(hook);
+    }
+
+    private void interrupted() {
+        stopped = true;
+        try {
+            boolean inTime = done.await(PATIENCE_SECONDS, TimeUnit.SECONDS);
+            assert inTime;
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+        }
+    }
+
+    @Override
+    public boolean stopped() {
+        return stopped;
+    }
+
+    @Override
+    public void trained(String run, long step, long steps, double stepLoss) {
+        loss += stepLoss;
+        losses++;
+        if (terminal) {
+            if (bar == null) {
+                bar = new ProgressBarBuilder()
+                        .setTaskName(run)
+                        .setInitialMax(steps)
+                        .setStyle(ProgressBarStyle.ASCII)
+                        .build();
+            }
+            bar.stepTo(step);
+            bar.setExtraMessage(String.format(Locale.ROOT, "loss %.3f", loss / losses));
+        }
+        if (step % Math.max(1, steps / LINES) == 0 || step == steps) {
+            if (!terminal) {
+                out.println(String.format(
+                        Locale.ROOT, "%s: step %d of %d, loss %.3f", run, step, steps, loss / losses));
+            }
+            loss = 0;
+            losses = 0;
+        }
+        if (step == steps) {
+            closeBar();
+        }
+    }
+
+    @Override
+    public void judged(String run, long step, Score score) {
+        closeBar();
+        out.println(String.format(
+                Locale.ROOT,
+                "%s: step %d, test accuracy %.2f %%, test loss %.3f",
+                run,
+                step,
+                100 * score.accuracy(),
+                score.loss()));
+    }
+
+    private void closeBar() {
+        if (bar != null) {
+            bar.close();
+            bar = null;
+        }
+    }
+
+    @Override
+    public void close() {
+        closeBar();
+        done.countDown();
+        if (!stopped) {
+            try {
+                Runtime.getRuntime().removeShutdownHook(hook);
+            } catch (IllegalStateException e) {
+                stopped = true; // the process is ending just now
+            }
+        }
+    }
+}

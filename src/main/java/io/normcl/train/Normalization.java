@@ -1,0 +1,109 @@
+package io.normcl.train;
+
+import static java.util.Objects.requireNonNull;
+
+import io.normcl.BatchNorm;
+import io.normcl.BatchNormSpec;
+import io.normcl.Gradients;
+import io.normcl.device.Buffer;
+import io.normcl.device.Device;
+import io.normcl.tensor.Layout;
+import io.normcl.tensor.Tensor;
+import java.util.List;
+import org.jspecify.annotations.Nullable;
+
+/** A batch norm, channels last. Whether it is synchronized is the trainer's business. */
+final class Normalization extends Layer {
+    final String name;
+    final BatchNorm norm;
+    private final int places;
+    private final int channels;
+    private final Parameter gamma;
+    private final Parameter beta;
+    private BatchNorm.@Nullable Saved saved;
+
+    Normalization(Device device, String name, int places, int channels) {
+        super(device);
+        this.name = name;
+        this.places = places;
+        this.channels = channels;
+        norm = BatchNorm.open(device, BatchNormSpec.of(channels));
+        gamma = parameter(name + ".weight", norm.gamma());
+        beta = parameter(name + ".bias", norm.beta());
+    }
+
+    private Parameter parameter(String parameter, @Nullable Buffer value) {
+        return new Parameter(parameter, new long[] {channels}, requireNonNull(value), floats(device, channels), false);
+    }
+
+    @Override
+    int outputs() {
+        return places * channels;
+    }
+
+    Tensor tensor(Buffer buffer, int n) {
+        return Tensor.of(buffer, Layout.CHANNELS_LAST, n, places, channels);
+    }
+
+    Gradients gradients(@Nullable Buffer dx, int n) {
+        return Gradients.of(dx == null ? null : tensor(dx, n), gamma.gradient(), beta.gradient());
+    }
+
+    @Override
+    void forward(Buffer x, Buffer y, int n) {
+        saved(norm.forward(tensor(x, n), tensor(y, n)));
+    }
+
+    @Override
+    void infer(Buffer x, Buffer y, int n) {
+        norm.infer(tensor(x, n), tensor(y, n));
+    }
+
+    @Override
+    void backward(Buffer x, Buffer dy, @Nullable Buffer dx, int n) {
+        norm.backward(saved(), tensor(x, n), tensor(dy, n), gradients(dx, n));
+    }
+
+    BatchNorm.Saved saved() {
+        return requireNonNull(saved);
+    }
+
+    void saved(BatchNorm.Saved forward) {
+        forget();
+        saved = forward;
+    }
+
+    /** Moves the running statistics by the last forward. */
+    void commit() {
+        norm.commit(saved());
+        forget();
+    }
+
+    private void forget() {
+        if (saved != null) {
+            saved.close();
+            saved = null;
+        }
+    }
+
+    Buffer runningMean() {
+        return requireNonNull(norm.runningMean());
+    }
+
+    Buffer runningVar() {
+        return requireNonNull(norm.runningVar());
+    }
+
+    @Override
+    List<Parameter> parameters() {
+        return List.of(gamma, beta);
+    }
+
+    @Override
+    public void close() {
+        forget();
+        norm.close();
+        gamma.gradient().close();
+        beta.gradient().close();
+    }
+}

@@ -158,7 +158,7 @@ public final class BatchNorm implements AutoCloseable {
      * Normalizes with the batch's statistics, or as the spec says where it is frozen: {@code forward(TRAINING, x, y)}.
      *
      * @param x (N, C, ...) or (N, ..., C); read
-     * @param y as x; overwritten; it may be x's memory
+     * @param y as x; overwritten; it may be x's memory where no backward follows
      * @return what backward and commit need; the caller closes it
      */
     public Saved forward(Tensor x, Tensor y) {
@@ -170,7 +170,7 @@ public final class BatchNorm implements AutoCloseable {
      *
      * @param mode where the statistics come from
      * @param x (N, C, ...) or (N, ..., C) of any number of places; read
-     * @param y in the shape and layout of x; overwritten; it may be x's memory
+     * @param y in the shape and layout of x; overwritten; it may be x's memory where no backward follows
      * @return what backward and commit need; the caller closes it, which hands its memory back to the layer
      * @throws IllegalArgumentException if shapes or devices differ, C is not the spec's, or the batch's statistics are
      *     needed of one value per channel and the spec refuses that
@@ -179,7 +179,7 @@ public final class BatchNorm implements AutoCloseable {
     public Saved forward(Mode mode, Tensor x, Tensor y) {
         ChannelView view = view(x, "y", y);
         boolean batch = usesBatch(mode, view.m(), x);
-        Saved saved = save(mode, view, batch, view.m());
+        Saved saved = save(mode, view, batch, view.m(), false);
         try {
             if (view.elements() > 0) {
                 Map<Slot, Object> slots = slots(saved, x);
@@ -362,7 +362,10 @@ public final class BatchNorm implements AutoCloseable {
         owned.forEach(Buffer::close);
     }
 
-    /** What a forward leaves for its backward and for the commit: the statistics it normalized with. */
+    /**
+     * What a forward leaves for its backward and for the commit: the statistics it normalized with, NaN for an empty
+     * batch.
+     */
     public final class Saved implements AutoCloseable {
         private final Mode mode;
         private final ChannelView view;
@@ -501,11 +504,11 @@ public final class BatchNorm implements AutoCloseable {
             throw new IllegalArgumentException("the tensor's channels must be the layer's: x=" + x + ", C=" + view.c()
                     + ", layer's C=" + spec.channels());
         }
-        requireSame(x, name, other);
         if (x.buffer().device() != device) {
             throw new IllegalArgumentException("the tensor must be on the layer's device: x on="
                     + x.buffer().device().name() + ", layer on=" + device.name());
         }
+        requireSame(x, name, other);
         return view;
     }
 
@@ -532,12 +535,16 @@ public final class BatchNorm implements AutoCloseable {
         return spec.singleValue() == BatchNormSpec.SingleValue.ALLOW;
     }
 
-    Saved save(Mode mode, ChannelView view, boolean batch, long count) {
+    Saved save(Mode mode, ChannelView view, boolean batch, long count, boolean synchronous) {
         Memory memory = free.poll();
         if (memory == null) {
             memory = new Memory(own(16L * spec.channels()), own(8L * spec.channels()));
         }
-        return new Saved(mode, view, batch, count, count != view.m(), memory);
+        Saved saved = new Saved(mode, view, batch, count, synchronous, memory);
+        if (count == 0) {
+            memory.stats().fill(Float.NaN);
+        }
+        return saved;
     }
 
     Map<Slot, Object> slots(Saved saved, Tensor x) {

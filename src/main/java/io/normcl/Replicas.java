@@ -78,7 +78,7 @@ public final class Replicas {
      * Normalizes in training over all shards together.
      *
      * @param xs one shard for each replica, on its device, uneven or empty; read
-     * @param ys as xs; overwritten; each may be its x's memory
+     * @param ys as xs; overwritten; each may be its x's memory where no backward follows
      * @return what backward and commit need, one for each replica; the caller closes each
      * @throws IllegalArgumentException if a shard does not fit its replica, layouts differ, the replicas are no longer
      *     alike, or there is one value per channel in all and the spec refuses that
@@ -105,7 +105,7 @@ public final class Replicas {
             for (int i = 0; i < replicas.size(); i++) {
                 saved.add(
                         batch
-                                ? replicas.get(i).save(Mode.TRAINING, views.get(i), true, count)
+                                ? replicas.get(i).save(Mode.TRAINING, views.get(i), true, count, true)
                                 : replicas.get(i).forward(xs.get(i), ys.get(i)));
             }
             if (batch && count > 0) {

@@ -16,7 +16,7 @@ import picocli.CommandLine.ScopeType;
 @Command(
         name = "normcl",
         description = "Neural-network normalization on any OpenCL device.",
-        subcommands = {DevicesCommand.class, TrainCommand.class, DemoCommand.class},
+        subcommands = {DevicesCommand.class, TrainCommand.class, DemoCommand.class, BenchCommand.class},
         mixinStandardHelpOptions = true,
         versionProvider = Main.Version.class,
         scope = ScopeType.INHERIT)

@@ -4,6 +4,7 @@ package io.normcl.device;
 public final class DeviceException extends RuntimeException {
     private static final long serialVersionUID = 1L;
 
+    /** What the driver said in full. */
     private final String details;
 
     DeviceException(String message) {

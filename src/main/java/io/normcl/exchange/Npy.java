@@ -88,13 +88,10 @@ public final class Npy {
             long size = channel.size();
             require(size >= PREFIX, file, "a header", "size", size);
             ByteBuffer prefix = WholeFile.read(channel, PREFIX).order(ByteOrder.LITTLE_ENDIAN);
-            require(
-                    Arrays.equals(prefix.array(), 0, MAGIC.length, MAGIC, 0, MAGIC.length),
-                    file,
-                    "npy version 1.0",
-                    "it starts with",
-                    Arrays.toString(Arrays.copyOf(prefix.array(), MAGIC.length)));
-            int length = Short.toUnsignedInt(prefix.getShort(MAGIC.length));
+            byte[] magic = new byte[MAGIC.length];
+            prefix.get(magic);
+            require(Arrays.equals(magic, MAGIC), file, "npy version 1.0", "it starts with", Arrays.toString(magic));
+            int length = Short.toUnsignedInt(prefix.getShort());
             require(length <= size - PREFIX, file, "a whole header", "header length", length);
             String header = StandardCharsets.ISO_8859_1
                     .decode(WholeFile.read(channel, length))
@@ -132,8 +129,7 @@ public final class Npy {
         String header = fields + " ".repeat(length - fields.length() - 1) + "\n";
         ByteBuffer prefix = ByteBuffer.allocate(PREFIX).order(ByteOrder.LITTLE_ENDIAN);
         prefix.put(MAGIC).putShort((short) length).flip();
-        WholeFile.write(
-                file, List.of(prefix, StandardCharsets.ISO_8859_1.encode(header), data));
+        WholeFile.write(file, List.of(prefix, StandardCharsets.ISO_8859_1.encode(header), data));
     }
 
     /**
@@ -171,8 +167,8 @@ public final class Npy {
 
     private static ByteBuffer allocate(int values, int width, long[] shape) {
         if (elements(shape) != values) {
-            throw new IllegalArgumentException("a shape has as many values as its array: shape="
-                    + Arrays.toString(shape) + ", values=" + values);
+            throw new IllegalArgumentException(
+                    "a shape has as many values as its array: shape=" + Arrays.toString(shape) + ", values=" + values);
         }
         return ByteBuffer.allocate(Math.multiplyExact(values, width)).order(ByteOrder.LITTLE_ENDIAN);
     }
@@ -185,7 +181,7 @@ public final class Npy {
                     .mapToLong(Long::parseLong)
                     .toArray();
         } catch (NumberFormatException e) {
-            throw new IOException("an npy file needs sizes: file=" + file + ", shape=" + sizes, e);
+            throw new IOException("an npy file needs sizes: file=" + file + ", shape=" + WholeFile.line(sizes), e);
         }
     }
 
@@ -203,7 +199,8 @@ public final class Npy {
 
     private static void require(boolean holds, Path file, String what, String name, Object value) throws IOException {
         if (!holds) {
-            throw new IOException("an npy file needs " + what + ": file=" + file + ", " + name + "=" + value);
+            String told = WholeFile.line(name + "=" + value);
+            throw new IOException("an npy file needs " + what + ": file=" + file + ", " + told);
         }
     }
 }

@@ -212,13 +212,17 @@ public final class Safetensors {
             return ByteBuffer.allocate(Math.multiplyExact(values, width)).order(ByteOrder.LITTLE_ENDIAN);
         }
 
-        /** The bytes that a tensor needs. */
-        private static long bytes(String dtype, long[] shape) {
+        private static int bits(String dtype) {
             Integer bits = BITS.get(dtype);
             if (bits == null) {
                 throw new IllegalArgumentException("a type is one of the format's: dtype=" + dtype);
             }
-            long total = bits;
+            return bits;
+        }
+
+        /** The bytes that a tensor needs. */
+        private static long bytes(String dtype, long[] shape) {
+            long total = bits(dtype);
             for (long size : shape) {
                 if (size < 0 || Math.multiplyHigh(total, size) != 0 || total * size < 0) {
                     throw new IllegalArgumentException("a shape is sizes: shape=" + Arrays.toString(shape));
@@ -266,7 +270,7 @@ public final class Safetensors {
         }
         // Widest types first, so that every tensor is aligned, as in the reference implementation.
         List<Map.Entry<String, Entry>> sorted = new ArrayList<>(new TreeMap<>(tensors).entrySet());
-        sorted.sort(Comparator.comparing(tensor -> -BITS.get(tensor.getValue().dtype)));
+        sorted.sort(Comparator.comparing(tensor -> -Entry.bits(tensor.getValue().dtype)));
         List<ByteBuffer> parts = new ArrayList<>();
         StringWriter header = new StringWriter();
         try (JsonWriter json = new JsonWriter(header)) {
@@ -296,7 +300,9 @@ public final class Safetensors {
         ByteBuffer text = StandardCharsets.UTF_8.newEncoder().encode(CharBuffer.wrap(header.getBuffer()));
         int padding = -text.remaining() & 7;
         ByteBuffer start = ByteBuffer.allocate(8 + text.remaining() + padding).order(ByteOrder.LITTLE_ENDIAN);
-        start.putLong(text.remaining() + padding).put(text).put(" ".repeat(padding).getBytes(StandardCharsets.UTF_8));
+        start.putLong(text.remaining() + padding)
+                .put(text)
+                .put(" ".repeat(padding).getBytes(StandardCharsets.UTF_8));
         parts.add(0, start.flip());
         WholeFile.write(file, parts);
     }
@@ -313,7 +319,8 @@ public final class Safetensors {
             try {
                 return read(channel);
             } catch (IOException | IllegalArgumentException e) {
-                throw new IOException("a damaged safetensors file: file=" + file + ", " + e.getMessage(), e);
+                String told = WholeFile.line(String.valueOf(e.getMessage()));
+                throw new IOException("a damaged safetensors file: file=" + file + ", " + told, e);
             }
         }
     }
@@ -341,8 +348,9 @@ public final class Safetensors {
             require(place.bytes() <= Integer.MAX_VALUE - 8, "a tensor beyond 2 GiB can't be read: " + told);
             end = place.end();
         }
-        require(end == size - 8 - length, "not as many bytes as the tensors need: bytes=" + (size - 8 - length)
-                + ", needed=" + end);
+        require(
+                end == size - 8 - length,
+                "not as many bytes as the tensors need: bytes=" + (size - 8 - length) + ", needed=" + end);
 
         Map<String, Entry> tensors = new LinkedHashMap<>();
         for (Map.Entry<String, Place> named : sorted) {
@@ -401,7 +409,9 @@ public final class Safetensors {
                 default -> json.skipValue();
             }
         }
-        require(shape != null && offsets.size() == 2, "a tensor without shape or data_offsets: at=" + json.getPath());
+        if (shape == null || offsets.size() != 2) {
+            throw new IOException("a tensor without shape or data_offsets: at=" + json.getPath());
+        }
         json.endObject();
         return new Place(dtype, shape, offsets.get(0), offsets.get(1));
     }

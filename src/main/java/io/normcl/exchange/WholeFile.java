@@ -15,6 +15,8 @@ import java.util.concurrent.ThreadLocalRandom;
 
 /** Files written whole or not at all, and read without trust in what they say of their lengths. */
 final class WholeFile {
+    private static final int LONGEST_LINE = 300;
+
     private WholeFile() {}
 
     /** Replaces a file by these bytes in one step: whoever looks finds the old file or the new one, never a part. */
@@ -53,11 +55,17 @@ final class WholeFile {
         ByteBuffer bytes = ByteBuffer.allocate(count);
         while (bytes.hasRemaining()) {
             if (channel.read(bytes) < 0) {
-                throw new IOException("ends too early: position=" + channel.position() + ", bytes missing="
-                        + bytes.remaining());
+                throw new IOException(
+                        "ends too early: position=" + channel.position() + ", bytes missing=" + bytes.remaining());
             }
         }
         return bytes.flip();
+    }
+
+    /** What a file says of itself, fit to be told in one line. */
+    static String line(String told) {
+        String line = told.replaceAll("[\\p{Cc}\\p{Zl}\\p{Zp}]", "?");
+        return line.length() <= LONGEST_LINE ? line : line.substring(0, LONGEST_LINE) + "...";
     }
 
     private static String reason(IOException e) {

@@ -115,8 +115,7 @@ public final class BatchNormProgram implements Program {
      * @param dBeta the shard's own gradient of beta, null without a dy or a beta
      */
     @SuppressWarnings("ArrayRecordComponent") // a name for what a case wants
-    public record Result(
-            double[] y, double @Nullable [] dx, double @Nullable [] dGamma, double @Nullable [] dBeta) {}
+    public record Result(double[] y, double @Nullable [] dx, double @Nullable [] dGamma, double @Nullable [] dBeta) {}
 
     /**
      * The operations that this runs, for a judge.
@@ -198,9 +197,7 @@ public final class BatchNormProgram implements Program {
         BatchNormSpec spec = BatchNormSpec.of(Math.toIntExact(run.shape(x)[channelAxis]))
                 .withEps(Double.parseDouble(run.property("eps")))
                 .withMomentum(
-                        momentum.equals("none")
-                                ? Momentum.cumulative()
-                                : Momentum.ofNew(Double.parseDouble(momentum)))
+                        momentum.equals("none") ? Momentum.cumulative() : Momentum.ofNew(Double.parseDouble(momentum)))
                 .withRunningVariance(biased ? RunningVariance.BIASED : RunningVariance.UNBIASED)
                 .withAffine(run.has("weight"), run.has("bias"))
                 .withRunningStatistics(run.has("running_mean"));

@@ -208,8 +208,8 @@ public final class ConformanceCase {
             }
         }
         if (checksum.getValue() != Long.parseLong(property(prefix + "crc32"))) {
-            throw new IOException("a made tensor has another checksum than its case names: case=" + name()
-                    + ", tensor=" + tensor + ", crc32=" + checksum.getValue());
+            throw new IOException("a made tensor has another checksum than its case names: case=" + name() + ", tensor="
+                    + tensor + ", crc32=" + checksum.getValue());
         }
         return values;
     }

@@ -102,7 +102,9 @@ public final class Judge {
                 squares[block] += values[i] * values[i];
             }
         }
-        all.put(tensor + "_sample", Arrays.stream(indices).map(i -> values[(int) i]).toArray());
+        all.put(
+                tensor + "_sample",
+                Arrays.stream(indices).map(i -> values[(int) i]).toArray());
         all.put(tensor + "_blocksum", sums);
         all.put(tensor + "_blocksumsq", squares);
     }
@@ -135,7 +137,12 @@ public final class Judge {
     }
 
     private static Misses misses(
-            ConformanceCase run, String prefix, String tensor, double[] got, double[] expected, boolean nonFiniteEqual) {
+            ConformanceCase run,
+            String prefix,
+            String tensor,
+            double[] got,
+            double[] expected,
+            boolean nonFiniteEqual) {
         double relative = Double.parseDouble(run.property(prefix + "rtol." + tensor));
         double absolute = Double.parseDouble(run.property(prefix + "atol." + tensor));
         int count = 0;

@@ -12,12 +12,26 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Objects;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
 /** Every batch norm case at its tight tolerance: the reference in double, the library in float. */
 class BatchNormConformanceTest {
+    private static List<Device> devices = List.of();
+
+    @BeforeAll
+    static void open() {
+        devices = Device.open("cpu:4");
+    }
+
+    @AfterAll
+    static void close() {
+        devices.forEach(Device::close);
+    }
+
     @Test
     void reference() throws Exception {
         List<Verdict> verdicts = judge(new ReferenceEngine(), false);
@@ -27,15 +41,10 @@ class BatchNormConformanceTest {
     @ParameterizedTest
     @CsvSource({"WIDE,false", "WIDE,true", "COOPERATIVE,false", "COOPERATIVE,true"})
     void device(Family family, boolean synchronize) throws Exception {
-        List<Device> devices = Device.open("cpu:4");
-        try {
-            List<Verdict> verdicts = judge(new DeviceEngine(devices, Tuning.of(family), synchronize), true);
-            assertEquals(
-                    List.of("SKIPPED bn_train_f64_mean1e8_std1e-4: can't be done in float"),
-                    verdicts.stream().map(Verdict::toString).toList());
-        } finally {
-            devices.forEach(Device::close);
-        }
+        List<Verdict> verdicts = judge(new DeviceEngine(devices, Tuning.of(family), synchronize), true);
+        assertEquals(
+                List.of("SKIPPED bn_train_f64_mean1e8_std1e-4: can't be done in float"),
+                verdicts.stream().map(Verdict::toString).toList());
     }
 
     /** The verdicts other than tight. */

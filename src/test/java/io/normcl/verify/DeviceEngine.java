@@ -177,7 +177,8 @@ final class DeviceEngine implements BatchNormProgram.Engine {
             return buffer;
         }
 
-        @Nullable Buffer optional(Device device, double @Nullable [] values) {
+        @Nullable
+        Buffer optional(Device device, double @Nullable [] values) {
             return values == null ? null : written(device, values);
         }
 

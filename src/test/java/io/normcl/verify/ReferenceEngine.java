@@ -36,8 +36,10 @@ final class ReferenceEngine implements BatchNormProgram.Engine {
 
         Layer(Setup setup) {
             this.setup = setup;
-            this.runningMean = setup.runningMean() == null ? null : setup.runningMean().clone();
-            this.runningVar = setup.runningVar() == null ? null : setup.runningVar().clone();
+            this.runningMean =
+                    setup.runningMean() == null ? null : setup.runningMean().clone();
+            this.runningVar =
+                    setup.runningVar() == null ? null : setup.runningVar().clone();
             this.batchesTracked = setup.batchesTracked();
         }
 

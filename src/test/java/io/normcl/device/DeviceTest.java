@@ -1,0 +1,414 @@
+package io.normcl.device;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertNotEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import io.normcl.BatchNorm;
+import io.normcl.BatchNormSpec;
+import io.normcl.Gradients;
+import io.normcl.Rig;
+import io.normcl.tensor.Layout;
+import io.normcl.tensor.Tensor;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+import java.util.stream.Stream;
+import org.jocl.CL;
+import org.jocl.CLException;
+import org.jocl.Pointer;
+import org.jocl.cl_command_queue;
+import org.jocl.cl_context;
+import org.jocl.cl_context_properties;
+import org.jocl.cl_device_id;
+import org.jocl.cl_mem;
+import org.jocl.cl_platform_id;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+
+/** Devices, buffers, kernels: what they do, what they refuse, that nothing stays behind. */
+class DeviceTest {
+    @AfterEach
+    void nothingStaysOpen() {
+        assertEquals(0, Device.liveHandles());
+    }
+
+    private static String refused(Class<? extends Exception> type, Runnable call) {
+        String message = assertThrows(type, call::run).getMessage();
+        assertFalse(message.contains("\n"), message);
+        return message;
+    }
+
+    @Test
+    void selectorsNameDevices() {
+        Description first = Device.list().get(0);
+        for (String selector : List.of(
+                "0",
+                first.type(),
+                first.name().substring(2, 8),
+                first.platform().toUpperCase(java.util.Locale.ROOT),
+                " 0 ")) {
+            List<Device> devices = Device.open(selector);
+            assertEquals(1, devices.size(), selector);
+            assertEquals(first.name(), devices.get(0).name(), selector);
+            devices.forEach(Device::close);
+        }
+        List<Device> several = Device.open("0,0:3");
+        assertEquals(4, several.size());
+        several.forEach(Device::close);
+    }
+
+    @Test
+    void enoughCoresAreSharedOut() {
+        int units = Device.list().get(0).limits().computeUnits();
+        if (units >= 2) {
+            List<Device> parts = Device.open("0:2");
+            for (Device part : parts) {
+                assertEquals(units / 2, part.limits().computeUnits());
+            }
+            parts.forEach(Device::close);
+        }
+        List<Device> copies = Device.open("0:" + (units + 1));
+        assertEquals(units + 1, copies.size());
+        for (Device copy : copies) {
+            assertEquals(units, copy.limits().computeUnits());
+        }
+        copies.forEach(Device::close);
+    }
+
+    @Test
+    void selectorsThatMatchNothingListWhatThereIs() {
+        String name = Device.list().get(0).name();
+        for (String selector : List.of("nonesuch", "", "99", "cpu,", "cpu:0", "cpu:", ":2")) {
+            String message = refused(IllegalArgumentException.class, () -> Device.open(selector));
+            assertTrue(message.contains(name) && message.contains("selector=" + selector), message);
+        }
+    }
+
+    @Test
+    void transfersStayInside() {
+        try (Device device = Rig.open();
+                Buffer buffer = device.allocate(40)) {
+            buffer.fill(2);
+            float[] values = new float[10];
+            buffer.read(values);
+            assertArrayEquals(new float[] {2, 2, 2, 2, 2, 2, 2, 2, 2, 2}, values);
+            String message = refused(IllegalArgumentException.class, () -> buffer.write(new float[11]));
+            assertTrue(message.contains("bytes=44, size=40"), message);
+            refused(IllegalArgumentException.class, () -> buffer.read(36, ByteBuffer.allocateDirect(8)));
+            refused(IllegalArgumentException.class, () -> buffer.read(-4, ByteBuffer.allocateDirect(8)));
+            refused(IllegalArgumentException.class, () -> buffer.read(0, ByteBuffer.allocate(8)));
+        }
+    }
+
+    @Test
+    void longTransfersArriveWhole() {
+        try (Device device = Rig.open();
+                Buffer buffer = device.allocate(4L * 700_001)) {
+            float[] values = new float[700_001];
+            for (int i = 0; i < values.length; i++) {
+                values[i] = i;
+            }
+            buffer.write(values);
+            float[] back = new float[values.length];
+            buffer.read(back);
+            assertArrayEquals(values, back);
+        }
+    }
+
+    @Test
+    void memoryHasABudget() {
+        try (Device device = Rig.open()) {
+            device.budget(1000);
+            Buffer held = device.allocate(600);
+            String message = refused(DeviceException.class, () -> device.allocate(401));
+            assertTrue(message.contains("out of device memory: asked=401 bytes, in use=600, budget=1000"), message);
+            held.close();
+            device.allocate(1000);
+            device.budget(Long.MAX_VALUE);
+            String largest = refused(DeviceException.class, () -> device.allocate(1L << 60));
+            assertTrue(largest.contains("largest buffer="), largest);
+            refused(IllegalArgumentException.class, () -> device.allocate(-1));
+        }
+    }
+
+    @Test
+    void emptyBuffersAreLegalAndNoKernelGetsThem() {
+        try (Device device = Rig.open();
+                Buffer empty = device.allocate(0);
+                Buffer full = device.allocate(64)) {
+            empty.write(new float[0]);
+            empty.fill(1);
+            Kernel kernel = device.kernel("channel.cl", "channel_stats_running", Map.of());
+            String message = refused(
+                    IllegalArgumentException.class,
+                    () -> device.enqueue(kernel, Range.of(32, 32), full, empty, full, 1L, new float[2]));
+            assertTrue(message.contains("kernel=channel_stats_running, argument=1"), message);
+            String type = refused(
+                    IllegalArgumentException.class,
+                    () -> device.enqueue(kernel, Range.of(32, 32), full, full, full, "1", new float[2]));
+            assertTrue(type.contains("type=String"), type);
+            String local = refused(
+                    IllegalArgumentException.class,
+                    () -> device.enqueue(kernel, Range.of(32, 32), new LocalMemory(1L << 40)));
+            assertTrue(local.contains("local memory must fit the device"), local);
+            String size = refused(
+                    IllegalArgumentException.class,
+                    () -> device.enqueue(kernel, Range.of(1L << 20, 1L << 20), full, full, full, 1L, new float[2]));
+            assertTrue(size.contains("a work-group must fit the device"), size);
+            String status =
+                    refused(DeviceException.class, () -> device.enqueue(kernel, Range.of(32, 32), full, full, full, 1));
+            assertTrue(status.contains("status=CL_INVALID_ARG_SIZE") && status.contains("argument=3"), status);
+        }
+        refused(IllegalArgumentException.class, () -> Range.of(33, 32));
+    }
+
+    @Test
+    void anApplicationThatLetsJoclThrowGetsTheSameErrors() {
+        CL.setExceptionsEnabled(true);
+        try (Device device = Rig.open();
+                Buffer full = device.allocate(64)) {
+            Kernel kernel = device.kernel("channel.cl", "channel_stats_running", Map.of());
+            String status =
+                    refused(DeviceException.class, () -> device.enqueue(kernel, Range.of(32, 32), full, full, full, 1));
+            assertTrue(status.contains("status=CL_INVALID_ARG_SIZE"), status);
+            refused(DeviceException.class, () -> device.kernel("channel.cl", "nonesuch", Map.of()));
+        } finally {
+            CL.setExceptionsEnabled(false);
+        }
+    }
+
+    @Test
+    void buildErrorsNameFileAndLine() {
+        try (Device device = Rig.open()) {
+            DeviceException error = assertThrows(
+                    DeviceException.class,
+                    () -> device.kernel("channel.cl", "channel_stats_running", Map.of("FP64", "!")));
+            assertTrue(error.getMessage().contains("real.clh:"), error.getMessage());
+            assertTrue(error.getMessage().contains("FP64=!"), error.getMessage());
+            assertFalse(error.getMessage().contains("\n"));
+            assertFalse(error.details().isEmpty());
+            String missing = refused(IllegalArgumentException.class, () -> device.kernel("nonesuch.cl", "k", Map.of()));
+            assertTrue(missing.contains("file=kernels/nonesuch.cl"), missing);
+        }
+    }
+
+    @Test
+    void everyKernelCompilesAloneWithNoDefines() throws IOException {
+        Map<String, String> fileOf = new HashMap<>();
+        try (Device device = Rig.open();
+                Stream<Path> files = Files.walk(Path.of("kernels"))) {
+            for (Path path :
+                    files.filter(p -> p.toString().endsWith(".cl")).sorted().toList()) {
+                String file = Path.of("kernels").relativize(path).toString();
+                Matcher names = Pattern.compile("KERNEL\\((\\w+)\\)|__kernel void (\\w+)\\(")
+                        .matcher(Files.readString(path));
+                List<String> found = new ArrayList<>();
+                while (names.find()) {
+                    String name = names.group(1) != null ? "wide_" + names.group(1) : names.group(2);
+                    assertEquals(name, device.kernel(file, name, Map.of()).name());
+                    assertEquals(null, fileOf.put(name, file), name);
+                    found.add(name);
+                }
+                assertNotEquals(List.of(), found, file);
+            }
+        }
+    }
+
+    @Test
+    void launchesCanBeTimed() {
+        try (Device device = Rig.open();
+                BatchNorm norm = BatchNorm.open(device, BatchNormSpec.of(64));
+                Buffer x = device.allocate(4L * 64 * 64 * 64)) {
+            x.fill(1);
+            Tensor t = Tensor.of(x, Layout.CHANNELS_FIRST, 64, 64, 64);
+            List<KernelTime> times = device.profile(() -> norm.infer(t, t));
+            assertEquals(2, times.size());
+            assertEquals("channel_stats_running", times.get(0).kernel());
+            assertTrue(times.get(1).nanos() > 0);
+        }
+    }
+
+    @Test
+    void closingADeviceReleasesAllThatWasMadeOnIt() {
+        Device device = Rig.open();
+        Buffer buffer = device.allocate(100);
+        BatchNorm norm = BatchNorm.open(device, BatchNormSpec.of(8));
+        device.close();
+        device.close();
+        assertEquals(0, Device.liveHandles());
+        String message = refused(IllegalStateException.class, () -> buffer.fill(1));
+        assertTrue(message.contains("closed"), message);
+        refused(IllegalStateException.class, () -> device.allocate(1));
+        refused(IllegalStateException.class, device::finish);
+        buffer.close();
+        norm.close();
+    }
+
+    @Test
+    void twoHundredRoundsLeaveNothing() throws IOException {
+        long before = 0;
+        for (int round = 0; round < 200; round++) {
+            try (Device device = Rig.open();
+                    BatchNorm norm = BatchNorm.open(device, BatchNormSpec.of(16));
+                    Buffer memory = device.allocate(1 << 20)) {
+                memory.fill(1);
+                Tensor x = Tensor.of(memory, Layout.CHANNELS_FIRST, 4, 16, 64);
+                try (BatchNorm.Saved saved = norm.forward(x, x)) {
+                    norm.backward(saved, x, x, Gradients.of(x, norm.gamma(), null));
+                    norm.commit(saved);
+                }
+            }
+            assertEquals(0, Device.liveHandles());
+            if (round == 50) {
+                before = residentKilobytes();
+            }
+        }
+        long grown = residentKilobytes() - before;
+        assertTrue(grown < 150 * 1024, "resident memory grew by " + grown + " kB in 150 rounds of 1 MiB each");
+    }
+
+    private static long residentKilobytes() throws IOException {
+        for (String line : Files.readAllLines(Path.of("/proc/self/status"))) {
+            if (line.startsWith("VmRSS:")) {
+                return Long.parseLong(line.replaceAll("\\D", ""));
+            }
+        }
+        return 0;
+    }
+
+    // A caller's own handles.
+
+    private static final class Own implements AutoCloseable {
+        final cl_context context;
+        final cl_command_queue queue;
+        final List<cl_mem> memory = new ArrayList<>();
+
+        @SuppressWarnings("deprecation")
+        Own(long properties) {
+            cl_platform_id[] platform = new cl_platform_id[1];
+            CL.clGetPlatformIDs(1, platform, null);
+            cl_device_id[] device = new cl_device_id[1];
+            CL.clGetDeviceIDs(platform[0], 0xFFFFFFFFL, 1, device, null);
+            cl_context_properties of = new cl_context_properties();
+            of.addProperty(CL.CL_CONTEXT_PLATFORM, platform[0]);
+            context = CL.clCreateContext(of, 1, device, null, null, null);
+            queue = CL.clCreateCommandQueue(context, device[0], properties, null);
+        }
+
+        cl_mem floats(float[] values) {
+            cl_mem mem = CL.clCreateBuffer(
+                    context,
+                    CL.CL_MEM_READ_WRITE | CL.CL_MEM_COPY_HOST_PTR,
+                    4L * values.length,
+                    Pointer.to(values),
+                    null);
+            memory.add(mem);
+            return mem;
+        }
+
+        float[] read(cl_mem mem, int count) {
+            float[] values = new float[count];
+            CL.clEnqueueReadBuffer(queue, mem, true, 0, 4L * count, Pointer.to(values), 0, null, null);
+            return values;
+        }
+
+        @Override
+        public void close() {
+            memory.forEach(CL::clReleaseMemObject);
+            CL.clReleaseCommandQueue(queue);
+            CL.clReleaseContext(context);
+        }
+    }
+
+    @Test
+    void wrappedHandlesWorkAndStayTheCallers() {
+        try (Own own = new Own(0)) {
+            cl_mem x = own.floats(new float[] {1, 10, 3, 30});
+            cl_mem y = own.floats(new float[4]);
+            cl_mem gamma = own.floats(new float[] {2, 1});
+            try (Device device = Device.wrap(own.context, own.queue)) {
+                BatchNormSpec spec = BatchNormSpec.of(2).withEps(0).withAffine(true, false);
+                BatchNorm.Parameters parameters = new BatchNorm.Parameters(
+                        Buffer.wrap(device, gamma), null, device.allocate(8), device.allocate(8));
+                try (BatchNorm norm = BatchNorm.open(device, spec, parameters)) {
+                    Tensor tx = Tensor.of(Buffer.wrap(device, x), Layout.CHANNELS_FIRST, 2, 2);
+                    Tensor ty = Tensor.of(Buffer.wrap(device, y), Layout.CHANNELS_FIRST, 2, 2);
+                    norm.forward(tx, ty).close();
+                    tx.buffer().close();
+                }
+                assertEquals(Device.liveHandles() > 0, true);
+            }
+            assertArrayEquals(new float[] {-2, -1, 2, 1}, own.read(y, 4));
+            assertArrayEquals(new float[] {1, 10, 3, 30}, own.read(x, 4));
+        }
+    }
+
+    @Test
+    void wrappingRefusesWhatWouldNotWork() {
+        try (Own own = new Own(0);
+                Own other = new Own(0);
+                Own outOfOrder = new Own(CL.CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE);
+                Device device = Device.wrap(own.context, own.queue)) {
+            String queue =
+                    refused(IllegalArgumentException.class, () -> Device.wrap(outOfOrder.context, outOfOrder.queue));
+            assertTrue(queue.contains("must be in-order"), queue);
+            String context = refused(IllegalArgumentException.class, () -> Device.wrap(other.context, own.queue));
+            assertTrue(context.contains("must belong to the wrapped context"), context);
+            String mem = refused(IllegalArgumentException.class, () -> Buffer.wrap(device, other.floats(new float[2])));
+            assertTrue(mem.contains("must belong to the device's context"), mem);
+            String profile = refused(
+                    DeviceException.class,
+                    () -> device.profile(() -> {
+                        Kernel kernel = device.kernel("channel.cl", "channel_stats_running", Map.of());
+                        Buffer b = Buffer.wrap(device, own.floats(new float[16]));
+                        device.enqueue(kernel, Range.of(32, 32), b, b, b, 1L, new float[2]);
+                    }));
+            assertTrue(profile.contains("PROFILING"), profile);
+        }
+    }
+
+    @Test
+    void matrixProductsRefuseWhatDoesNotFit() {
+        try (Device device = Rig.open();
+                Buffer a = device.allocate(4 * 6);
+                Buffer b = device.allocate(4 * 6);
+                Buffer c = device.allocate(4 * 4)) {
+            a.write(new float[] {1, 2, 3, 4, 5, 6});
+            b.write(new float[] {1, 2, 3, 4, 5, 6});
+            MatrixProduct.enqueue(device, false, false, 2, 2, 3, 1, a, 0, 3, b, 0, 2, 0, c, 0, 2);
+            assertArrayEquals(new float[] {22, 28, 49, 64}, Rig.read(c));
+            MatrixProduct.enqueue(device, false, true, 2, 2, 3, 1, a, 0, 3, b, 0, 3, 1, c, 0, 2);
+            assertArrayEquals(new float[] {22 + 14, 28 + 32, 49 + 32, 64 + 77}, Rig.read(c));
+            String message = refused(
+                    IllegalArgumentException.class,
+                    () -> MatrixProduct.enqueue(device, false, false, 2, 2, 4, 1, a, 0, 4, b, 0, 2, 0, c, 0, 2));
+            assertTrue(message.contains("matrix=A"), message);
+        }
+    }
+
+    @Test
+    void joclsExceptionSwitchIsLeftAlone() {
+        try (Device device = Rig.open()) {
+            device.finish();
+        }
+        // Still off, as the application left it: a refused call returns its status.
+        try {
+            cl_platform_id[] platform = new cl_platform_id[1];
+            CL.clGetPlatformIDs(1, platform, null);
+            assertNotEquals(CL.CL_SUCCESS, CL.clGetDeviceIDs(platform[0], 0, 0, null, new int[1]));
+        } catch (CLException e) {
+            throw new AssertionError("the switch was set", e);
+        }
+    }
+}

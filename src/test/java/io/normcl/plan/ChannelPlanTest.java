@@ -1,0 +1,105 @@
+package io.normcl.plan;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import io.normcl.device.Limits;
+import io.normcl.tensor.ChannelView;
+import io.normcl.tensor.Layout;
+import java.util.List;
+import org.junit.jupiter.api.Test;
+
+/** Plans are values: what runs, with which sizes, how many bytes; no device is needed. */
+class ChannelPlanTest {
+    private static final Limits CPU = new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true);
+    private static final Limits GPU = new Limits(false, 132, 1024, 48 << 10, 1L << 36, 1L << 37, 50 << 20, true);
+
+    private static List<String> kernels(Plan plan) {
+        return plan.calls().stream().map(KernelCall::kernel).toList();
+    }
+
+    @Test
+    void aChannelThatCanBeHeldTakesOneLaunch() {
+        Plan plan = ChannelPlan.forward(new ChannelView(32, 64, 112 * 112, false), CPU, Tuning.NONE);
+        assertEquals(List.of("wide_first_forward_fused"), kernels(plan));
+        assertEquals(2L * 4 * 32 * 64 * 112 * 112, plan.bytes());
+        assertEquals(0, plan.workspaceBytes());
+    }
+
+    @Test
+    void aChannelThatCannotTakesThree() {
+        Plan plan = ChannelPlan.forward(new ChannelView(32, 3, 224 * 224, false), CPU, Tuning.NONE);
+        assertEquals(List.of("wide_first_stats_partial", "channel_stats_finalize", "wide_first_apply"), kernels(plan));
+        assertEquals(3L * 4 * 32 * 3 * 224 * 224, plan.bytes());
+        assertEquals(8L * 3 * 3 * plan.splits(), plan.workspaceBytes());
+        assertTrue(plan.splits() > 1);
+    }
+
+    @Test
+    void gpusGetTheCooperativeFamily() {
+        Plan plan = ChannelPlan.backward(new ChannelView(32, 64, 56 * 56, true), GPU, Tuning.NONE, true, true, true);
+        assertEquals(
+                List.of(
+                        "cooperative_last_backward_partial",
+                        "channel_backward_finalize",
+                        "cooperative_last_backward_apply"),
+                kernels(plan));
+        assertEquals("256", plan.calls().get(0).defines().get("LOCAL_SIZE"));
+        assertEquals(5L * 4 * 32 * 64 * 56 * 56, plan.bytes());
+    }
+
+    @Test
+    void onlyWhatIsWantedRuns() {
+        ChannelView view = new ChannelView(8, 32, 4096, false);
+        Tuning cut = new Tuning(null, false);
+        assertEquals(
+                List.of("wide_first_backward_apply"),
+                kernels(ChannelPlan.backward(view, CPU, cut, false, true, false)));
+        assertEquals(
+                List.of("wide_first_backward_partial", "channel_backward_finalize"),
+                kernels(ChannelPlan.backward(view, CPU, cut, true, false, true)));
+        assertEquals(List.of(), kernels(ChannelPlan.backward(view, CPU, cut, true, false, false)));
+    }
+
+    @Test
+    void tuningOverrides() {
+        ChannelView view = new ChannelView(2, 64, 64, false);
+        for (Family family : Family.values()) {
+            for (boolean fused : new boolean[] {true, false}) {
+                Plan plan = ChannelPlan.forward(view, GPU, Tuning.of(family).withFused(fused));
+                assertEquals(fused ? 1 : 3, plan.calls().size());
+                assertTrue(plan.calls().get(0).kernel().startsWith(family == Family.WIDE ? "wide_" : "cooperative_"));
+            }
+        }
+    }
+
+    @Test
+    void sizesBeyondTwoToThe31() {
+        ChannelView view = new ChannelView(4096, 2048, 1 << 12, false);
+        for (Limits limits : List.of(CPU, GPU)) {
+            for (boolean last : new boolean[] {false, true}) {
+                ChannelView v = new ChannelView(view.n(), view.c(), view.s(), last);
+                Plan plan = ChannelPlan.backward(v, limits, new Tuning(null, false), true, true, true);
+                assertEquals(5 * 4 * (1L << 35), plan.bytes());
+                for (KernelCall call : plan.calls()) {
+                    assertTrue(call.range().globalX() > 0 && call.range().globalX() < 1L << 31, call.toString());
+                }
+            }
+        }
+    }
+
+    @Test
+    void placesOfOneAreTheSameInBothLayouts() {
+        assertEquals(ChannelView.of(Layout.CHANNELS_FIRST, 5, 7), ChannelView.of(Layout.CHANNELS_LAST, 5, 7));
+        assertEquals(ChannelView.of(Layout.CHANNELS_FIRST, 5, 7, 1, 1), ChannelView.of(Layout.CHANNELS_LAST, 5, 1, 7));
+    }
+
+    @Test
+    void groupsStayWithinWeakDevices() {
+        Limits weak = new Limits(false, 1, 96, 16 << 10, 1 << 20, 1 << 20, 0, false);
+        Plan plan = ChannelPlan.forward(new ChannelView(2, 64, 64, true), weak, Tuning.NONE);
+        for (KernelCall call : plan.calls()) {
+            assertTrue(call.range().localX() <= 96 && Long.bitCount(call.range().localX()) == 1, call.toString());
+        }
+    }
+}

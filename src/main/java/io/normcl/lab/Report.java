@@ -11,8 +11,7 @@ import java.util.Base64;
 import java.util.List;
 import java.util.Locale;
 import java.util.function.ToDoubleFunction;
-import org.knowm.xchart.BitmapEncoder;
-import org.knowm.xchart.BitmapEncoder.BitmapFormat;
+import org.knowm.xchart.ChartEncoder;
 import org.knowm.xchart.XYChart;
 import org.knowm.xchart.XYChartBuilder;
 import org.knowm.xchart.XYSeries;
@@ -49,7 +48,7 @@ public final class Report {
             "run", "loss", "loss", "accuracy", "output", "gradients", "statistics", "weights", "statistics", "a second"
         });
         for (Run run : findings.runs()) {
-            boolean one = run == findings.one();
+            boolean one = run.equals(findings.one());
             rows.add(new String[] {
                 run.name(),
                 number("%.3f", run.loss()),
@@ -127,7 +126,8 @@ public final class Report {
                 f.sync().weightDistance(),
                 f.endsNear() ? "within" : "MORE THAN",
                 Findings.DISTANCE_LIMIT));
-        return text.append(f.passed() ? "Both checks passed." : "The demonstration FAILED.").toString();
+        return text.append(f.passed() ? "Both checks passed." : "The demonstration FAILED.")
+                .toString();
     }
 
     /**
@@ -172,13 +172,19 @@ public final class Report {
                     .toArray();
             add(chart, run.name(), steps, values);
         }
-        double last = findings.one().curve().stream().mapToDouble(Point::step).max().orElse(1);
+        double last =
+                findings.one().curve().stream().mapToDouble(Point::step).max().orElse(1);
         add(chart, "limit", new double[] {0, last}, new double[] {Findings.STEP_LIMIT, Findings.STEP_LIMIT});
         return png(chart);
     }
 
     private static XYChart chart(String title, String x) {
-        XYChart chart = new XYChartBuilder().width(720).height(400).title(title).xAxisTitle(x).build();
+        XYChart chart = new XYChartBuilder()
+                .width(720)
+                .height(400)
+                .title(title)
+                .xAxisTitle(x)
+                .build();
         chart.getStyler().setXAxisDecimalPattern("#,##0");
         return chart;
     }
@@ -200,7 +206,7 @@ public final class Report {
     }
 
     private static byte[] png(XYChart chart) throws IOException {
-        return BitmapEncoder.getBitmapBytes(chart, BitmapFormat.PNG);
+        return ChartEncoder.getBytes(chart, "png");
     }
 
     private static String runs(Findings findings) {
@@ -249,14 +255,25 @@ public final class Report {
 
     private static String page(Findings findings, byte[]... pictures) {
         StringBuilder page = new StringBuilder();
-        page.append("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-                + "<title>Synchronized batch norm</title>\n<style>\n"
-                + "body { font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; }\n"
-                + "pre { overflow-x: auto; background: #f4f4f4; padding: 1em; font-size: 13px; }\n"
-                + "img { max-width: 100%; }\n</style>\n</head>\n<body>\n<h1>Synchronized batch norm</h1>\n");
+        page.append("""
+                <!DOCTYPE html>
+                <html lang="en">
+                <head>
+                <meta charset="utf-8">
+                <title>Synchronized batch norm</title>
+                <style>
+                body { font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; }
+                pre { overflow-x: auto; background: #f4f4f4; padding: 1em; font-size: 13px; }
+                img { max-width: 100%; }
+                </style>
+                </head>
+                <body>
+                <h1>Synchronized batch norm</h1>
+                """);
         page.append("<p>").append(escaped(summary(findings))).append("</p>\n<pre>");
         page.append(escaped(table(findings))).append("</pre>\n<ul>\n");
-        verdict(findings).forEach(line -> page.append("<li>").append(escaped(line)).append("</li>\n"));
+        verdict(findings)
+                .forEach(line -> page.append("<li>").append(escaped(line)).append("</li>\n"));
         page.append("</ul>\n");
         for (byte[] picture : pictures) {
             page.append("<p><img alt=\"curves\" src=\"data:image/png;base64,")

@@ -85,13 +85,15 @@ public final class Main {
                 || e instanceof ArithmeticException
                 || e instanceof CancellationException;
         err.println(oneLine(e) + (told || verbose ? "" : " (an error in normcl itself: --verbose says where)"));
-        return e instanceof CancellationException ? INTERRUPTED
+        return e instanceof CancellationException
+                ? INTERRUPTED
                 : e instanceof IllegalArgumentException ? REFUSED : FAILED;
     }
 
     private static String oneLine(Exception e) {
         @Nullable String message = e.getMessage();
-        return "normcl: " + (message == null ? e.toString() : message).lines().findFirst().orElse("");
+        return "normcl: "
+                + (message == null ? e.toString() : message).lines().findFirst().orElse("");
     }
 
     /** Tells the version from the jar's manifest. */

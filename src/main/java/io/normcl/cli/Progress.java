@@ -65,8 +65,8 @@ final class Progress implements Watcher, AutoCloseable {
         }
         if (step % Math.max(1, steps / LINES) == 0 || step == steps) {
             if (!terminal) {
-                out.println(String.format(
-                        Locale.ROOT, "%s: step %d of %d, loss %.3f", run, step, steps, loss / losses));
+                out.println(
+                        String.format(Locale.ROOT, "%s: step %d of %d, loss %.3f", run, step, steps, loss / losses));
             }
             loss = 0;
             losses = 0;

@@ -11,8 +11,7 @@ import java.util.Base64;
 import java.util.List;
 import java.util.Locale;
 import java.util.function.ToDoubleFunction;
-import org.knowm.xchart.BitmapEncoder;
-import org.knowm.xchart.BitmapEncoder.BitmapFormat;
+import org.knowm.xchart.ChartEncoder;
 import org.knowm.xchart.XYChart;
 import org.knowm.xchart.XYChartBuilder;
 import org.knowm.xchart.XYSeries;
@@ -127,7 +126,8 @@ public final class Report {
                 f.sync().weightDistance(),
                 f.endsNear() ? "within" : "MORE THAN",
                 Findings.DISTANCE_LIMIT));
-        return text.append(f.passed() ? "Both checks passed." : "The demonstration FAILED.").toString();
+        return text.append(f.passed() ? "Both checks passed." : "The demonstration FAILED.")
+                .toString();
     }
 
     /**
@@ -172,13 +172,19 @@ public final class Report {
                     .toArray();
             add(chart, run.name(), steps, values);
         }
-        double last = findings.one().curve().stream().mapToDouble(Point::step).max().orElse(1);
+        double last =
+                findings.one().curve().stream().mapToDouble(Point::step).max().orElse(1);
         add(chart, "limit", new double[] {0, last}, new double[] {Findings.STEP_LIMIT, Findings.STEP_LIMIT});
         return png(chart);
     }
 
     private static XYChart chart(String title, String x) {
-        XYChart chart = new XYChartBuilder().width(720).height(400).title(title).xAxisTitle(x).build();
+        XYChart chart = new XYChartBuilder()
+                .width(720)
+                .height(400)
+                .title(title)
+                .xAxisTitle(x)
+                .build();
         chart.getStyler().setXAxisDecimalPattern("#,##0");
         return chart;
     }
@@ -200,7 +206,7 @@ public final class Report {
     }
 
     private static byte[] png(XYChart chart) throws IOException {
-        return BitmapEncoder.getBitmapBytes(chart, BitmapFormat.PNG);
+        return ChartEncoder.getBytes(chart, "png");
     }
 
     private static String runs(Findings findings) {
@@ -256,7 +262,8 @@ public final class Report {
                 + "img { max-width: 100%; }\n</style>\n</head>\n<body>\n<h1>Synchronized batch norm</h1>\n");
         page.append("<p>").append(escaped(summary(findings))).append("</p>\n<pre>");
         page.append(escaped(table(findings))).append("</pre>\n<ul>\n");
-        verdict(findings).forEach(line -> page.append("<li>").append(escaped(line)).append("</li>\n"));
+        verdict(findings)
+                .forEach(line -> page.append("<li>").append(escaped(line)).append("</li>\n"));
         page.append("</ul>\n");
         for (byte[] picture : pictures) {
             page.append("<p><img alt=\"curves\" src=\"data:image/png;base64,")

@@ -5,7 +5,6 @@ import io.normcl.lab.Findings.Check;
 import io.normcl.lab.Findings.Point;
 import io.normcl.lab.Findings.Run;
 import io.normcl.train.FashionMnist;
-import io.normcl.train.FashionMnist.Pictures;
 import io.normcl.train.Norm;
 import io.normcl.train.Settings;
 import io.normcl.train.State;
@@ -124,8 +123,7 @@ public final class SyncComparison {
             State before = (step - 1) % CHECK_EVERY == 0 ? one.trainer.state() : null;
             double loss = learn(one);
             if (before != null) {
-                Moment moment =
-                        new Moment(before, one.trainer.logits(), one.trainer.gradients(), one.trainer.state());
+                Moment moment = new Moment(before, one.trainer.logits(), one.trainer.gradients(), one.trainer.state());
                 contestants.subList(1, contestants.size()).forEach(other -> check(other, moment));
             }
             contestants.subList(1, contestants.size()).forEach(this::learn);
@@ -172,7 +170,8 @@ public final class SyncComparison {
     }
 
     private Trainer.Score judge(Contestant contestant, int count) {
-        return contestant.trainer.evaluate(pictures.test(), Math.min(count, pictures.test().size()));
+        return contestant.trainer.evaluate(
+                pictures.test(), Math.min(count, pictures.test().size()));
     }
 
     /** Takes the one device's step with this run's trainer, which is afterwards as it was. */
@@ -200,8 +199,7 @@ public final class SyncComparison {
             });
             statistics = Math.max(statistics, relative(replica));
         }
-        contestant.checks.add(
-                new Check(moment.before().step(), relative(output), relative(gradients), statistics));
+        contestant.checks.add(new Check(moment.before().step(), relative(output), relative(gradients), statistics));
         trainer.state(own);
     }
 

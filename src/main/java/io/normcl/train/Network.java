@@ -13,8 +13,8 @@ import java.util.List;
  *
  * <pre>
  * Sequential(Conv2d(1, 16, 3, padding=1, bias=False), BatchNorm2d(16), ReLU(), MaxPool2d(2),
- *            Conv2d(16, 32, 3, padding=1, bias=False), BatchNorm2d(32), ReLU(), MaxPool2d(2), Flatten(),
- *            Linear(1568, 64, bias=False), BatchNorm1d(64), ReLU(), Linear(64, 10))
+ *            Conv2d(16, 16, 3, padding=1, bias=False), BatchNorm2d(16), ReLU(), MaxPool2d(2), Flatten(),
+ *            Linear(784, 64, bias=False), BatchNorm1d(64), ReLU(), Linear(64, 10))
  * </pre>
  *
  * and its parameters have the names that they have there. Activations are channels last; the second pooling writes
@@ -22,7 +22,7 @@ import java.util.List;
  */
 final class Network implements AutoCloseable {
     /** What the network is, for checkpoints. */
-    static final String NAME = "fashion-mnist 16-32-64";
+    static final String NAME = "fashion-mnist 16-16-64";
 
     final Device device;
     final List<Layer> layers = new ArrayList<>();
@@ -50,10 +50,10 @@ final class Network implements AutoCloseable {
         layers.add(new Convolution(device, "0", 28, 1, 16, capacity));
         layers.add(new Normalization(device, "1", 28 * 28, 16));
         layers.add(new ReluPool(device, 28, 16, 2, false));
-        layers.add(new Convolution(device, "4", 14, 16, 32, capacity));
-        layers.add(new Normalization(device, "5", 14 * 14, 32));
-        layers.add(new ReluPool(device, 14, 32, 2, true));
-        layers.add(new Linear(device, "9", 1, 7 * 7 * 32, 64, false, 64, 7 * 7 * 32));
+        layers.add(new Convolution(device, "4", 14, 16, 16, capacity));
+        layers.add(new Normalization(device, "5", 14 * 14, 16));
+        layers.add(new ReluPool(device, 14, 16, 2, true));
+        layers.add(new Linear(device, "9", 1, 7 * 7 * 16, 64, false, 64, 7 * 7 * 16));
         layers.add(new Normalization(device, "10", 1, 64));
         layers.add(new ReluPool(device, 1, 64, 1, false));
         layers.add(new Linear(device, "12", 1, 64, FashionMnist.CLASSES, true, FashionMnist.CLASSES, 64));

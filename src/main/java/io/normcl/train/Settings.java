@@ -39,7 +39,7 @@ public record Settings(
      * @return the settings
      */
     public static Settings of(Norm norm, int devices, int batchPerDevice, int samples, long seed) {
-        return new Settings(norm, devices, batchPerDevice, samples, seed, 0.02f, 0.9f, 5e-4f);
+        return new Settings(norm, devices, batchPerDevice, samples, seed, 0.01f, 0.9f, 5e-4f);
     }
 
     /**

@@ -20,7 +20,7 @@ final class Progress implements Watcher, AutoCloseable {
     private static final int PATIENCE_SECONDS = 20;
 
     private final PrintWriter out;
-    private final boolean terminal = System.console() != null;
+    private final boolean terminal = isTerminal();
     private final CountDownLatch done = new CountDownLatch(1);
     private final Thread hook = new Thread(this::interrupted, "interrupted");
     private volatile boolean stopped;
@@ -31,6 +31,11 @@ final class Progress implements Watcher, AutoCloseable {
     Progress(PrintWriter out) {
         this.out = out;
         Runtime.getRuntime().addShutdownHook(hook);
+    }
+
+    @SuppressWarnings("SystemConsoleNull") // Main sees to it that from Java 22 on it still is null elsewhere
+    private static boolean isTerminal() {
+        return System.console() != null;
     }
 
     private void interrupted() {

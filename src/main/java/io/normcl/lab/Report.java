@@ -48,7 +48,7 @@ public final class Report {
             "run", "loss", "loss", "accuracy", "output", "gradients", "statistics", "weights", "statistics", "a second"
         });
         for (Run run : findings.runs()) {
-            boolean one = run == findings.one();
+            boolean one = run.equals(findings.one());
             rows.add(new String[] {
                 run.name(),
                 number("%.3f", run.loss()),
@@ -255,11 +255,21 @@ public final class Report {
 
     private static String page(Findings findings, byte[]... pictures) {
         StringBuilder page = new StringBuilder();
-        page.append("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-                + "<title>Synchronized batch norm</title>\n<style>\n"
-                + "body { font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; }\n"
-                + "pre { overflow-x: auto; background: #f4f4f4; padding: 1em; font-size: 13px; }\n"
-                + "img { max-width: 100%; }\n</style>\n</head>\n<body>\n<h1>Synchronized batch norm</h1>\n");
+        page.append("""
+                <!DOCTYPE html>
+                <html lang="en">
+                <head>
+                <meta charset="utf-8">
+                <title>Synchronized batch norm</title>
+                <style>
+                body { font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; }
+                pre { overflow-x: auto; background: #f4f4f4; padding: 1em; font-size: 13px; }
+                img { max-width: 100%; }
+                </style>
+                </head>
+                <body>
+                <h1>Synchronized batch norm</h1>
+                """);
         page.append("<p>").append(escaped(summary(findings))).append("</p>\n<pre>");
         page.append(escaped(table(findings))).append("</pre>\n<ul>\n");
         verdict(findings)

@@ -43,6 +43,7 @@ public final class SyncComparison {
     public record Setup(int batchPerDevice, int epochs, int samples, long seed) {}
 
     /** What a step of the one device began with and gave. */
+    @SuppressWarnings("ArrayRecordComponent") // compared by nobody
     private record Moment(State before, float[] logits, Map<String, float[]> gradients, State after) {}
 
     private final FashionMnist pictures;

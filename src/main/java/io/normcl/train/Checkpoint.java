@@ -9,8 +9,8 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Objects;
 import java.util.TreeMap;
-import java.util.TreeSet;
 
 /**
  * A run at rest in a safetensors file. The parameters and the first replica's running statistics have PyTorch's names,
@@ -141,13 +141,14 @@ public final class Checkpoint {
             }
         });
         Checkpoint expected = of(trainer);
-        for (String name : new TreeSet<>(expected.tensors.keySet())) {
-            String wanted = expected.tensors.get(name).toString();
-            String found = tensors.containsKey(name) ? tensors.get(name).toString() : "missing";
+        new TreeMap<>(expected.tensors).forEach((name, entry) -> {
+            String wanted = entry.toString();
+            Entry there = tensors.get(name);
+            String found = there == null ? "missing" : there.toString();
             if (!wanted.equals(found)) {
                 differences.add(name + "=" + found + " in the checkpoint, " + wanted + " expected");
             }
-        }
+        });
         if (!differences.isEmpty()) {
             throw new IllegalArgumentException(
                     "a checkpoint must be of a run with the same settings: " + String.join("; ", differences));
@@ -155,7 +156,7 @@ public final class Checkpoint {
         long step = -1;
         Map<String, float[]> values = new LinkedHashMap<>();
         for (String name : expected.tensors.keySet()) {
-            Entry entry = tensors.get(name);
+            Entry entry = Objects.requireNonNull(tensors.get(name));
             if (!name.endsWith(TRACKED)) {
                 values.put(name, entry.floats());
             } else if (step >= 0 && step != entry.longs()[0]) {

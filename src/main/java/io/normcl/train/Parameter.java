@@ -11,6 +11,7 @@ import io.normcl.device.Buffer;
  * @param gradient its gradient over this replica's samples
  * @param decays whether the weight decay pulls on it
  */
+@SuppressWarnings("ArrayRecordComponent") // compared by nobody
 record Parameter(String name, long[] shape, Buffer value, Buffer gradient, boolean decays) {
     int count() {
         return (int) (value.bytes() / Float.BYTES);

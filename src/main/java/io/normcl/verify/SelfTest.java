@@ -76,7 +76,7 @@ public final class SelfTest {
     }
 
     private void batchNorm(String what, Layout layout, Tuning tuning) {
-        SplittableRandom random = new SplittableRandom(layout.ordinal());
+        SplittableRandom random = new SplittableRandom(1);
         float[] x = floats(random, N * C * SIDE * SIDE, 100);
         float[] dy = floats(random, x.length, 0);
         float[] gamma = floats(random, C, 1);

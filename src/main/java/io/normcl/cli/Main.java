@@ -55,6 +55,7 @@ public final class Main {
     public static void main(String... args) {
         System.setProperty("logback.configurationFile", "io/normcl/cli/logback.xml");
         System.setProperty("java.awt.headless", "true");
+        System.setProperty("jdk.console", "java.base"); // a console that is null where there is no terminal
         // JOCL unpacks its natives to one name, on which several processes at once can crash.
         System.setProperty("uniqueLibraryNames", "true");
         PrintWriter out = new PrintWriter(System.out, true, StandardCharsets.UTF_8);

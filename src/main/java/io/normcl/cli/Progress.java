@@ -2,7 +2,6 @@ package io.normcl.cli;
 
 import io.normcl.train.Trainer.Score;
 import io.normcl.train.Watcher;
-import java.io.Console;
 import java.io.PrintWriter;
 import java.util.Locale;
 import java.util.function.BooleanSupplier;
@@ -16,7 +15,7 @@ final class Progress implements Watcher, AutoCloseable {
     private static final int LINES = 20;
 
     private final PrintWriter out;
-    private final boolean terminal = terminal();
+    private final boolean terminal = isTerminal();
     private final BooleanSupplier stopped;
     private @Nullable ProgressBar bar;
     private double loss;
@@ -27,16 +26,9 @@ final class Progress implements Watcher, AutoCloseable {
         this.stopped = stopped;
     }
 
-    /** From JDK 22 on there is a console where there is no terminal. */
-    @SuppressWarnings("SystemConsoleNull")
-    private static boolean terminal() {
-        Console console = System.console();
-        try {
-            return console != null
-                    && (boolean) Console.class.getMethod("isTerminal").invoke(console);
-        } catch (ReflectiveOperationException e) {
-            return true;
-        }
+    @SuppressWarnings("SystemConsoleNull") // Main sees to it that from Java 22 on it still is null elsewhere
+    private static boolean isTerminal() {
+        return System.console() != null;
     }
 
     @Override

@@ -16,7 +16,18 @@ public record Settings(
         Norm norm, int devices, int batchPerDevice, int samples, long seed, float rate, float momentum, float decay) {
     private static final int MOST_PER_DEVICE = 1 << 16;
 
-    /** Checks that there is at least one whole batch. */
+    /**
+     * Checks that there is at least one whole batch.
+     *
+     * @param norm over what the batch norms take their statistics
+     * @param devices how many devices share a batch
+     * @param batchPerDevice samples of a batch on each device
+     * @param samples how many pictures to train on, the first ones of the training set
+     * @param seed of the initial weights and of the samples' order
+     * @param rate the learning rate
+     * @param momentum how much of the last change each change keeps
+     * @param decay the weight decay; gamma, beta and biases stay out of it
+     */
     public Settings {
         if (devices < 1 || batchPerDevice < 1 || batchPerDevice > MOST_PER_DEVICE) {
             throw new IllegalArgumentException("a batch needs at least one device and from 1 to " + MOST_PER_DEVICE

@@ -14,6 +14,7 @@ import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
+import picocli.CommandLine.ParentCommand;
 import picocli.CommandLine.Spec;
 
 /** {@code normcl demo}: shows what synchronized batch norm does, and checks it. */
@@ -29,6 +30,10 @@ import picocli.CommandLine.Spec;
             "2:something can't be done as asked"
         })
 final class DemoCommand implements Callable<Integer> {
+    @ParentCommand
+    @SuppressWarnings("NullAway.Init") // picocli's
+    private Main main;
+
     @Spec
     @SuppressWarnings("NullAway.Init") // picocli's
     private CommandSpec spec;
@@ -78,7 +83,7 @@ final class DemoCommand implements Callable<Integer> {
         FashionMnist pictures = FashionMnist.read(data);
         List<Device> opened = Device.open(devices);
         Findings findings;
-        try (Progress progress = new Progress(print)) {
+        try (Progress progress = main.progress(print)) {
             print.println("comparing on " + opened);
             SyncComparison.Setup setup = new SyncComparison.Setup(batchPerDevice, epochs, samples, seed);
             findings = SyncComparison.run(opened, pictures, setup, progress);

@@ -4,6 +4,8 @@ import io.normcl.device.DeviceException;
 import java.io.PrintWriter;
 import java.nio.charset.StandardCharsets;
 import java.util.concurrent.CancellationException;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
@@ -30,11 +32,17 @@ public final class Main {
     /** The exit code after Ctrl-C: 128 and the signal's number. */
     static final int INTERRUPTED = 130;
 
+    private static final int PATIENCE_SECONDS = 30;
+
     @Option(
             names = "--verbose",
             scope = ScopeType.INHERIT,
             description = "Where something fails, print the whole stack trace and the driver's log.")
     private boolean verbose;
+
+    private final CountDownLatch ended = new CountDownLatch(1);
+    private volatile boolean training;
+    private volatile boolean stopped;
 
     /** What picocli builds. */
     Main() {}
@@ -52,12 +60,37 @@ public final class Main {
         System.setProperty("uniqueLibraryNames", "true");
         PrintWriter out = new PrintWriter(System.out, true, StandardCharsets.UTF_8);
         PrintWriter err = new PrintWriter(System.err, true, StandardCharsets.UTF_8);
-        System.exit(run(out, err, args));
+        Main main = new Main();
+        Runtime.getRuntime().addShutdownHook(new Thread(main::stop, "stop"));
+        int exit = run(main, out, err, args);
+        main.ended.countDown();
+        System.exit(exit);
+    }
+
+    /** Ctrl-C: lets what is being trained end after its step, and say so. */
+    private void stop() {
+        stopped = true;
+        try {
+            if (training && !ended.await(PATIENCE_SECONDS, TimeUnit.SECONDS)) {
+                System.err.println("normcl: stopped in the middle of a step");
+            }
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+        }
+    }
+
+    /** Something is trained from now on that asks, after each step, whether it is to stop. */
+    Progress progress(PrintWriter out) {
+        training = true;
+        return new Progress(out, () -> stopped);
     }
 
     /** Runs a command: what it finds goes to out, what went wrong to err, in one line. */
     static int run(PrintWriter out, PrintWriter err, String... args) {
-        Main main = new Main();
+        return run(new Main(), out, err, args);
+    }
+
+    private static int run(Main main, PrintWriter out, PrintWriter err, String... args) {
         return new CommandLine(main)
                 .setOut(out)
                 .setErr(err)

@@ -4,33 +4,26 @@ import io.normcl.train.Trainer.Score;
 import io.normcl.train.Watcher;
 import java.io.PrintWriter;
 import java.util.Locale;
-import java.util.concurrent.CountDownLatch;
-import java.util.concurrent.TimeUnit;
+import java.util.function.BooleanSupplier;
 import me.tongfei.progressbar.ProgressBar;
 import me.tongfei.progressbar.ProgressBarBuilder;
 import me.tongfei.progressbar.ProgressBarStyle;
 import org.jspecify.annotations.Nullable;
 
-/**
- * Shows how training goes, as a bar on a terminal and in plain lines elsewhere, and lets Ctrl-C end it after the step
- * at hand: the process ends when this is closed.
- */
+/** Shows how training goes, as a bar on a terminal and in plain lines elsewhere. */
 final class Progress implements Watcher, AutoCloseable {
     private static final int LINES = 20;
-    private static final int PATIENCE_SECONDS = 20;
 
     private final PrintWriter out;
     private final boolean terminal = isTerminal();
-    private final CountDownLatch done = new CountDownLatch(1);
-    private final Thread hook = new Thread(this::interrupted, "interrupted");
-    private volatile boolean stopped;
+    private final BooleanSupplier stopped;
     private @Nullable ProgressBar bar;
     private double loss;
     private long losses;
 
-    Progress(PrintWriter out) {
+    Progress(PrintWriter out, BooleanSupplier stopped) {
         this.out = out;
-        Runtime.getRuntime().addShutdownHook(hook);
+        this.stopped = stopped;
     }
 
     @SuppressWarnings("SystemConsoleNull") // Main sees to it that from Java 22 on it still is null elsewhere
@@ -38,19 +31,9 @@ final class Progress implements Watcher, AutoCloseable {
         return System.console() != null;
     }
 
-    private void interrupted() {
-        stopped = true;
-        try {
-            boolean inTime = done.await(PATIENCE_SECONDS, TimeUnit.SECONDS);
-            assert inTime;
-        } catch (InterruptedException e) {
-            Thread.currentThread().interrupt();
-        }
-    }
-
     @Override
     public boolean stopped() {
-        return stopped;
+        return stopped.getAsBoolean();
     }
 
     @Override
@@ -77,13 +60,13 @@ final class Progress implements Watcher, AutoCloseable {
             losses = 0;
         }
         if (step == steps) {
-            closeBar();
+            close();
         }
     }
 
     @Override
     public void judged(String run, long step, Score score) {
-        closeBar();
+        close();
         out.println(String.format(
                 Locale.ROOT,
                 "%s: step %d, test accuracy %.2f %%, test loss %.3f",
@@ -93,23 +76,11 @@ final class Progress implements Watcher, AutoCloseable {
                 score.loss()));
     }
 
-    private void closeBar() {
+    @Override
+    public void close() {
         if (bar != null) {
             bar.close();
             bar = null;
-        }
-    }
-
-    @Override
-    public void close() {
-        closeBar();
-        done.countDown();
-        if (!stopped) {
-            try {
-                Runtime.getRuntime().removeShutdownHook(hook);
-            } catch (IllegalStateException e) {
-                stopped = true; // the process is ending just now
-            }
         }
     }
 }

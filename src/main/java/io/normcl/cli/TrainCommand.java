@@ -19,6 +19,7 @@ import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
+import picocli.CommandLine.ParentCommand;
 import picocli.CommandLine.Spec;
 
 /** {@code normcl train}: trains, checkpoints and resumes. */
@@ -28,6 +29,10 @@ import picocli.CommandLine.Spec;
         sortOptions = false)
 final class TrainCommand implements Callable<Integer> {
     private static final String CHECKPOINT = "checkpoint.safetensors";
+
+    @ParentCommand
+    @SuppressWarnings("NullAway.Init") // picocli's
+    private Main main;
 
     @Spec
     @SuppressWarnings("NullAway.Init") // picocli's
@@ -96,13 +101,14 @@ final class TrainCommand implements Callable<Integer> {
         }
         FashionMnist pictures = FashionMnist.read(data);
         List<Device> opened = Device.open(Objects.requireNonNullElse(devices, "cpu:" + given.devices()));
-        try (Progress progress = new Progress(print)) {
+        try (Progress progress = main.progress(print)) {
             Settings settings = Settings.of(
                     Objects.requireNonNullElse(norm, given.norm()),
                     opened.size(),
                     Objects.requireNonNullElse(batchPerDevice, given.batchPerDevice()),
                     Objects.requireNonNullElse(samples, given.samples()),
                     Objects.requireNonNullElse(seed, given.seed()));
+            settings.requireSamplesOf(pictures);
             try (Trainer trainer = new Trainer(opened, settings)) {
                 if (checkpoint != null) {
                     checkpoint.restore(trainer);

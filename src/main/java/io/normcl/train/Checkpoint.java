@@ -9,8 +9,9 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
-import java.util.Objects;
+import java.util.Set;
 import java.util.TreeMap;
+import java.util.TreeSet;
 
 /**
  * A run at rest in a safetensors file. The parameters and the first replica's running statistics have PyTorch's names,
@@ -23,10 +24,12 @@ public final class Checkpoint {
 
     private final Map<String, Entry> tensors;
     private final Map<String, String> metadata;
+    private final String source;
 
-    private Checkpoint(Map<String, Entry> tensors, Map<String, String> metadata) {
+    private Checkpoint(Map<String, Entry> tensors, Map<String, String> metadata, String source) {
         this.tensors = tensors;
         this.metadata = metadata;
+        this.source = source;
     }
 
     /**
@@ -46,7 +49,7 @@ public final class Checkpoint {
                 tensors.put(norm + TRACKED, Entry.of(new long[] {state.step()}));
             }
         });
-        return new Checkpoint(tensors, metadata(trainer.settings()));
+        return new Checkpoint(tensors, metadata(trainer.settings()), "a trainer");
     }
 
     private static Map<String, String> metadata(Settings settings) {
@@ -86,10 +89,10 @@ public final class Checkpoint {
             Safetensors read = Safetensors.read(file);
             String network = read.metadata().getOrDefault(NETWORK, "unknown");
             if (!network.equals(Network.NAME)) {
-                throw new IllegalArgumentException("a checkpoint must be of this network: file=" + file + ", network="
-                        + network + ", expected=" + Network.NAME);
+                throw new IllegalArgumentException("a checkpoint must be of this network: checkpoint=" + file
+                        + ", network=" + network + ", expected=" + Network.NAME);
             }
-            return new Checkpoint(read.tensors(), read.metadata());
+            return new Checkpoint(read.tensors(), read.metadata(), file.toString());
         } catch (IOException e) {
             throw new IllegalArgumentException("a checkpoint must be a whole safetensors file: " + e.getMessage(), e);
         }
@@ -113,7 +116,8 @@ public final class Checkpoint {
                     Float.parseFloat(said("momentum")),
                     Float.parseFloat(said("weight-decay")));
         } catch (IllegalArgumentException e) {
-            throw new IllegalArgumentException("a checkpoint must name its settings: " + e.getMessage(), e);
+            throw new IllegalArgumentException(
+                    "a checkpoint must name its settings: checkpoint=" + source + ", " + e.getMessage(), e);
         }
     }
 
@@ -140,32 +144,27 @@ public final class Checkpoint {
                         key + "=" + metadata.getOrDefault(key, "missing") + " in the checkpoint, " + value + " asked");
             }
         });
-        Checkpoint expected = of(trainer);
-        new TreeMap<>(expected.tensors).forEach((name, entry) -> {
-            String wanted = entry.toString();
-            Entry there = tensors.get(name);
-            String found = there == null ? "missing" : there.toString();
-            if (!wanted.equals(found)) {
-                differences.add(name + "=" + found + " in the checkpoint, " + wanted + " expected");
+        Map<String, float[]> values = new LinkedHashMap<>();
+        Set<Long> steps = new TreeSet<>();
+        new TreeMap<>(of(trainer).tensors).forEach((name, wanted) -> {
+            Entry found = tensors.get(name);
+            if (found == null || !found.toString().equals(wanted.toString())) {
+                String there = found == null ? "missing" : found.toString();
+                differences.add(name + "=" + there + " in the checkpoint, " + wanted + " expected");
+            } else if (name.endsWith(TRACKED)) {
+                steps.add(found.longs()[0]);
+            } else {
+                values.put(name, found.floats());
             }
         });
         if (!differences.isEmpty()) {
+            throw new IllegalArgumentException("a checkpoint must be of a run with the same settings: checkpoint="
+                    + source + ", " + String.join("; ", differences));
+        }
+        if (steps.size() != 1) {
             throw new IllegalArgumentException(
-                    "a checkpoint must be of a run with the same settings: " + String.join("; ", differences));
+                    "a checkpoint must be of one step: checkpoint=" + source + ", steps=" + steps);
         }
-        long step = -1;
-        Map<String, float[]> values = new LinkedHashMap<>();
-        for (String name : expected.tensors.keySet()) {
-            Entry entry = Objects.requireNonNull(tensors.get(name));
-            if (!name.endsWith(TRACKED)) {
-                values.put(name, entry.floats());
-            } else if (step >= 0 && step != entry.longs()[0]) {
-                throw new IllegalArgumentException(
-                        "a checkpoint must be of one step: " + name + "=" + entry.longs()[0] + ", others=" + step);
-            } else {
-                step = entry.longs()[0];
-            }
-        }
-        trainer.state(new State(step, values));
+        trainer.state(new State(steps.iterator().next(), values));
     }
 }

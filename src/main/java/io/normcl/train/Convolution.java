@@ -1,7 +1,6 @@
 package io.normcl.train;
 
 import io.normcl.device.Buffer;
-import io.normcl.device.Device;
 import java.util.List;
 import org.jspecify.annotations.Nullable;
 
@@ -14,12 +13,12 @@ final class Convolution extends Layer {
     private final Linear product;
     private final Buffer columns;
 
-    Convolution(Device device, String name, int side, int in, int out, int capacity) {
-        super(device);
+    Convolution(Memory memory, String name, int side, int in, int out, int capacity) {
+        super(memory.device);
         this.side = side;
         this.in = in;
-        product = new Linear(device, name, side * side, in * TAPS, out, false, out, in, 3, 3);
-        columns = floats(device, (long) capacity * side * side * in * TAPS);
+        product = new Linear(memory, name, side * side, in * TAPS, out, false, out, in, 3, 3);
+        columns = memory.floats((long) capacity * side * side * in * TAPS);
     }
 
     @Override
@@ -46,11 +45,5 @@ final class Convolution extends Layer {
     @Override
     List<Parameter> parameters() {
         return product.parameters();
-    }
-
-    @Override
-    public void close() {
-        product.close();
-        columns.close();
     }
 }

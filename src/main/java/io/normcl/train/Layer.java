@@ -9,7 +9,7 @@ import java.util.Map;
 import org.jspecify.annotations.Nullable;
 
 /** One layer of one replica. Everything it does is enqueued; nothing is allocated after it is made. */
-abstract class Layer implements AutoCloseable {
+abstract class Layer {
     private static final int GROUP = 64;
 
     final Device device;
@@ -36,18 +36,11 @@ abstract class Layer implements AutoCloseable {
         return List.of();
     }
 
-    @Override
-    public void close() {}
-
     static void launch(Device device, String file, String kernel, int items, Object... args) {
         launch(device, device.kernel("train/" + file, kernel, Map.of()), items, args);
     }
 
     static void launch(Device device, Kernel kernel, int items, Object... args) {
         device.enqueue(kernel, Range.of((items + GROUP - 1L) / GROUP * GROUP, GROUP), args);
-    }
-
-    static Buffer floats(Device device, long count) {
-        return device.allocate(Float.BYTES * count);
     }
 }

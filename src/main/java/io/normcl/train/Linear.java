@@ -1,9 +1,7 @@
 package io.normcl.train;
 
 import io.normcl.device.Buffer;
-import io.normcl.device.Device;
 import io.normcl.device.MatrixProduct;
-import java.util.ArrayList;
 import java.util.List;
 import org.jspecify.annotations.Nullable;
 
@@ -15,21 +13,13 @@ final class Linear extends Layer {
     private final Parameter weight;
     private final @Nullable Parameter bias;
 
-    Linear(Device device, String name, int rows, int in, int out, boolean bias, long... shape) {
-        super(device);
+    Linear(Memory memory, String name, int rows, int in, int out, boolean bias, long... shape) {
+        super(memory.device);
         this.rows = rows;
         this.in = in;
         this.out = out;
-        weight = parameter(name + ".weight", true, shape);
-        this.bias = bias ? parameter(name + ".bias", false, out) : null;
-    }
-
-    private Parameter parameter(String name, boolean decays, long... shape) {
-        long count = 1;
-        for (long size : shape) {
-            count *= size;
-        }
-        return new Parameter(name, shape, floats(device, count), floats(device, count), decays);
+        weight = memory.parameter(name + ".weight", true, shape);
+        this.bias = bias ? memory.parameter(name + ".bias", false, out) : null;
     }
 
     @Override
@@ -76,18 +66,6 @@ final class Linear extends Layer {
 
     @Override
     List<Parameter> parameters() {
-        List<Parameter> parameters = new ArrayList<>(List.of(weight));
-        if (bias != null) {
-            parameters.add(bias);
-        }
-        return parameters;
-    }
-
-    @Override
-    public void close() {
-        for (Parameter parameter : parameters()) {
-            parameter.value().close();
-            parameter.gradient().close();
-        }
+        return bias == null ? List.of(weight) : List.of(weight, bias);
     }
 }

@@ -20,7 +20,7 @@ import java.util.List;
  * and its parameters have the names that they have there. Activations are channels last; the second pooling writes
  * channels first, in the order of PyTorch's flatten.
  */
-final class Network implements AutoCloseable {
+final class Network {
     /** What the network is, for checkpoints. */
     static final String NAME = "fashion-mnist 16-16-64";
 
@@ -44,35 +44,35 @@ final class Network implements AutoCloseable {
     private int n;
 
     /** A network for batches of up to batch samples, and up to inferred where nothing is learned. */
-    Network(Device device, int batch, int inferred) {
-        this.device = device;
+    Network(Memory memory, int batch, int inferred) {
+        device = memory.device;
         int capacity = Math.max(batch, inferred);
-        layers.add(new Convolution(device, "0", 28, 1, 16, capacity));
-        layers.add(new Normalization(device, "1", 28 * 28, 16));
+        layers.add(new Convolution(memory, "0", 28, 1, 16, capacity));
+        layers.add(new Normalization(memory, "1", 28 * 28, 16));
         layers.add(new ReluPool(device, 28, 16, 2, false));
-        layers.add(new Convolution(device, "4", 14, 16, 16, capacity));
-        layers.add(new Normalization(device, "5", 14 * 14, 16));
+        layers.add(new Convolution(memory, "4", 14, 16, 16, capacity));
+        layers.add(new Normalization(memory, "5", 14 * 14, 16));
         layers.add(new ReluPool(device, 14, 16, 2, true));
-        layers.add(new Linear(device, "9", 1, 7 * 7 * 16, 64, false, 64, 7 * 7 * 16));
-        layers.add(new Normalization(device, "10", 1, 64));
+        layers.add(new Linear(memory, "9", 1, 7 * 7 * 16, 64, false, 64, 7 * 7 * 16));
+        layers.add(new Normalization(memory, "10", 1, 64));
         layers.add(new ReluPool(device, 1, 64, 1, false));
-        layers.add(new Linear(device, "12", 1, 64, FashionMnist.CLASSES, true, FashionMnist.CLASSES, 64));
-        values.add(Layer.floats(device, (long) capacity * FashionMnist.PIXELS));
-        gradients.add(Layer.floats(device, 0));
+        layers.add(new Linear(memory, "12", 1, 64, FashionMnist.CLASSES, true, FashionMnist.CLASSES, 64));
+        values.add(memory.floats((long) capacity * FashionMnist.PIXELS));
+        gradients.add(memory.floats(0));
         for (Layer layer : layers) {
-            values.add(Layer.floats(device, (long) capacity * layer.outputs()));
+            values.add(memory.floats((long) capacity * layer.outputs()));
             boolean last = layer == layers.get(layers.size() - 1);
-            gradients.add(Layer.floats(device, (long) (last ? capacity : batch) * layer.outputs()));
+            gradients.add(memory.floats((long) (last ? capacity : batch) * layer.outputs()));
             parameters.addAll(layer.parameters());
             if (layer instanceof Normalization norm) {
                 norms.add(norm);
             }
         }
         size = parameters.stream().mapToInt(Parameter::count).sum();
-        labels = device.allocate((long) Integer.BYTES * capacity);
-        scores = Layer.floats(device, 2L * capacity);
-        reduced = Layer.floats(device, size);
-        velocity = Layer.floats(device, size);
+        labels = memory.floats(capacity);
+        scores = memory.floats(2L * capacity);
+        reduced = memory.floats(size);
+        velocity = memory.floats(size);
         velocity.fill(0);
         pictureStaging = direct(capacity * FashionMnist.PIXELS);
         labelStaging = direct(capacity);
@@ -185,13 +185,5 @@ final class Network implements AutoCloseable {
         float[] logits = new float[n * FashionMnist.CLASSES];
         values.get(layers.size()).read(logits);
         return logits;
-    }
-
-    @Override
-    public void close() {
-        layers.forEach(Layer::close);
-        values.forEach(Buffer::close);
-        gradients.forEach(Buffer::close);
-        List.of(labels, scores, reduced, velocity).forEach(Buffer::close);
     }
 }

@@ -3,10 +3,8 @@ package io.normcl.train;
 import static java.util.Objects.requireNonNull;
 
 import io.normcl.BatchNorm;
-import io.normcl.BatchNormSpec;
 import io.normcl.Gradients;
 import io.normcl.device.Buffer;
-import io.normcl.device.Device;
 import io.normcl.tensor.Layout;
 import io.normcl.tensor.Tensor;
 import java.util.List;
@@ -22,18 +20,15 @@ final class Normalization extends Layer {
     private final Parameter beta;
     private BatchNorm.@Nullable Saved saved;
 
-    Normalization(Device device, String name, int places, int channels) {
-        super(device);
+    Normalization(Memory memory, String name, int places, int channels) {
+        super(memory.device);
         this.name = name;
         this.places = places;
         this.channels = channels;
-        norm = BatchNorm.open(device, BatchNormSpec.of(channels));
-        gamma = parameter(name + ".weight", norm.gamma());
-        beta = parameter(name + ".bias", norm.beta());
-    }
-
-    private Parameter parameter(String parameter, @Nullable Buffer value) {
-        return new Parameter(parameter, new long[] {channels}, requireNonNull(value), floats(device, channels), false);
+        norm = memory.batchNorm(channels);
+        long[] shape = {channels};
+        gamma = new Parameter(name + ".weight", shape, requireNonNull(norm.gamma()), memory.floats(channels), false);
+        beta = new Parameter(name + ".bias", shape, requireNonNull(norm.beta()), memory.floats(channels), false);
     }
 
     @Override
@@ -97,13 +92,5 @@ final class Normalization extends Layer {
     @Override
     List<Parameter> parameters() {
         return List.of(gamma, beta);
-    }
-
-    @Override
-    public void close() {
-        forget();
-        norm.close();
-        gamma.gradient().close();
-        beta.gradient().close();
     }
 }

@@ -29,7 +29,8 @@ public final class Trainer implements AutoCloseable {
     private static final int INFERRED = 50; // more at a time is slower: the matrix product allocates
 
     private final Settings settings;
-    private final List<Network> networks = new ArrayList<>();
+    final List<Network> networks = new ArrayList<>();
+    private final List<Memory> memories = new ArrayList<>();
     private final List<Replicas> replicas = new ArrayList<>(); // of each norm, where synchronized
     private final double[] sum;
     private final ByteBuffer reduced;
@@ -52,27 +53,31 @@ public final class Trainer implements AutoCloseable {
      * @param settings what the run depends on
      * @throws io.normcl.device.DeviceException if a device has not enough memory
      */
-    @SuppressWarnings("this-escape")
     public Trainer(List<Device> devices, Settings settings) {
         if (devices.size() != settings.devices()) {
             throw new IllegalArgumentException("there must be as many devices as the settings say: devices="
                     + devices.size() + ", settings=" + settings.devices());
         }
         this.settings = settings;
-        for (Device device : devices) {
-            networks.add(new Network(device, settings.batchPerDevice(), networks.isEmpty() ? INFERRED : 0));
-        }
-        Network first = networks.get(0);
-        if (settings.norm() == Norm.SYNC) {
-            for (int i = 0; i < first.norms.size(); i++) {
+        try {
+            for (Device device : devices) {
+                Memory memory = new Memory(device);
+                memories.add(memory);
+                networks.add(new Network(memory, settings.batchPerDevice(), networks.isEmpty() ? INFERRED : 0));
+            }
+            Network first = networks.get(0);
+            for (int i = 0; i < first.norms.size() && settings.norm() == Norm.SYNC; i++) {
                 int at = i;
                 replicas.add(Replicas.of(
                         networks.stream().map(n -> n.norms.get(at).norm).toList()));
             }
+            sum = new double[first.size];
+            reduced = ByteBuffer.allocateDirect(Float.BYTES * first.size).order(ByteOrder.nativeOrder());
+            initialize();
+        } catch (RuntimeException e) {
+            close();
+            throw e;
         }
-        sum = new double[first.size];
-        reduced = ByteBuffer.allocateDirect(Float.BYTES * first.size).order(ByteOrder.nativeOrder());
-        initialize();
     }
 
     /** As PyTorch begins: uniform within 1/sqrt(inputs of an output), biases too (He et al. 2015 with a = sqrt(5)). */
@@ -426,6 +431,6 @@ public final class Trainer implements AutoCloseable {
     /** Releases what the trainer made on the devices; a second call does nothing. */
     @Override
     public void close() {
-        networks.forEach(Network::close);
+        memories.forEach(Memory::close);
     }
 }

@@ -3,6 +3,7 @@ package io.normcl.lab;
 import io.normcl.lab.Findings.Check;
 import io.normcl.lab.Findings.Point;
 import io.normcl.lab.Findings.Run;
+import java.awt.Color;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -10,6 +11,7 @@ import java.util.ArrayList;
 import java.util.Base64;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
 import java.util.function.ToDoubleFunction;
 import org.knowm.xchart.ChartEncoder;
 import org.knowm.xchart.XYChart;
@@ -23,6 +25,13 @@ import org.knowm.xchart.style.markers.SeriesMarkers;
  * {@code runs.csv}, {@code curves.csv} and {@code checks.csv}.
  */
 public final class Report {
+    /** A run has one colour in every picture (Okabe and Ito's, which colour-blind people tell apart). */
+    private static final Map<String, Color> COLORS = Map.of(
+            SyncComparison.ONE, new Color(0x0072B2),
+            SyncComparison.LOCAL, new Color(0xD55E00),
+            SyncComparison.SYNC, new Color(0x009E73),
+            SyncComparison.CONTROL, new Color(0xCC79A7));
+
     private static final double SMALLEST = 1e-12; // a difference of 0 has no place on a logarithmic axis
 
     private Report() {}
@@ -186,6 +195,7 @@ public final class Report {
                 .xAxisTitle(x)
                 .build();
         chart.getStyler().setXAxisDecimalPattern("#,##0");
+        chart.getStyler().setChartBackgroundColor(Color.WHITE);
         return chart;
     }
 
@@ -201,6 +211,8 @@ public final class Report {
         }
         if (!x.isEmpty()) {
             XYSeries series = chart.addSeries(name, x, y);
+            series.setLineColor(COLORS.getOrDefault(name, Color.GRAY));
+            series.setMarkerColor(COLORS.getOrDefault(name, Color.GRAY));
             series.setMarker(xs.length > 2 ? SeriesMarkers.CIRCLE : SeriesMarkers.NONE);
         }
     }

@@ -12,6 +12,7 @@ import java.util.Map;
 import java.util.Objects;
 import java.util.Set;
 import java.util.TreeMap;
+import java.util.function.IntSupplier;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import org.jocl.CL;
@@ -37,6 +38,9 @@ import org.slf4j.LoggerFactory;
  */
 public final class Device implements AutoCloseable {
     private static final Logger LOG = LoggerFactory.getLogger(Device.class);
+    /** What PoCL logs when two processes fill its cache at once: no fault of the program. */
+    private static final String CACHE_RACE = "unable to rename temporary";
+
     private static final Pattern ERROR_LINE = Pattern.compile("(?m)^.*\\berror\\b.*$");
 
     private record ProgramKey(String file, Map<String, String> defines) {}
@@ -334,8 +338,13 @@ public final class Device implements AutoCloseable {
                 "clCreateProgramWithSource",
                 status -> CL.clCreateProgramWithSource(context, 1, new String[] {source}, null, status),
                 () -> where);
-        int status =
-                Status.of(() -> CL.clBuildProgram(handle, 1, new cl_device_id[] {id}, options.toString(), null, null));
+        IntSupplier compile =
+                () -> CL.clBuildProgram(handle, 1, new cl_device_id[] {id}, options.toString(), null, null);
+        int status = Status.of(compile);
+        if (status != CL.CL_SUCCESS && buildLog(handle).contains(CACHE_RACE)) {
+            LOG.debug("building again, the driver's cache was lost to another process: {}", where);
+            status = Status.of(compile);
+        }
         if (status != CL.CL_SUCCESS) {
             String log = buildLog(handle);
             Status.of(() -> CL.clReleaseProgram(handle));

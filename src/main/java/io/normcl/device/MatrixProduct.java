@@ -15,13 +15,16 @@ public final class MatrixProduct {
     /** CLBlast knows no tuning for PoCL; these settings were measured there, 5 to 10 times its defaults. */
     private static final String TUNED_PLATFORM = "Portable Computing Language";
 
+    private static final long MWG = 128;
+    private static final long NWG = 8;
+    private static final long KWG = 32;
     private static final String[] ROUTINE = {"XGEMM_MIN_INDIRECT_SIZE"};
     private static final long[] ROUTINE_VALUES = {1};
     private static final String[] XGEMM = {
         "GEMMK", "KREG", "KWG", "KWI", "MDIMA", "MDIMC", "MWG", "NDIMB", "NDIMC", "NWG", "SA", "SB", "STRM", "STRN",
         "VWM", "VWN"
     };
-    private static final long[] XGEMM_VALUES = {0, 1, 32, 2, 4, 4, 128, 1, 1, 8, 0, 0, 0, 0, 8, 2};
+    private static final long[] XGEMM_VALUES = {0, 1, KWG, 2, 4, 4, MWG, 1, 1, NWG, 0, 0, 0, 0, 8, 2};
 
     private static final Set<cl_device_id> TUNED = new HashSet<>();
 
@@ -78,7 +81,13 @@ public final class MatrixProduct {
         require("C", device, c, cOffset, m, n, ldc);
         tune(device);
         device.usesMatrixProduct();
-        int status = Status.of(() -> CLBlast.CLBlastSgemm(
+        // Without memory of ours CLBlast allocates for itself, and takes the process down where there is none left.
+        Buffer workspace = device.workspace(Math.max(
+                Float.BYTES,
+                isTuned(device)
+                        ? tunedScratch(m, n, k)
+                        : scratch(device, transposeA, transposeB, m, n, k, aOffset, lda, bOffset, ldb, cOffset, ldc)));
+        int status = Status.of(() -> CLBlast.CLBlastSgemmWithTempBuffer(
                 CLBlastLayout.CLBlastLayoutRowMajor,
                 transpose(transposeA),
                 transpose(transposeB),
@@ -97,8 +106,51 @@ public final class MatrixProduct {
                 cOffset,
                 ldc,
                 device.queue(),
-                null));
+                null,
+                workspace.handle()));
         check("CLBlastSgemm", status, device, ", m=" + m + ", n=" + n + ", k=" + k);
+    }
+
+    /** What CLBlast asks for, in bytes; it does not know of settings that were overridden. */
+    private static long scratch(
+            Device device,
+            boolean transposeA,
+            boolean transposeB,
+            int m,
+            int n,
+            int k,
+            long aOffset,
+            int lda,
+            long bOffset,
+            int ldb,
+            long cOffset,
+            int ldc) {
+        long[] bytes = new long[1];
+        int status = Status.of(() -> CLBlast.CLBlastSGemmTempBufferSize(
+                CLBlastLayout.CLBlastLayoutRowMajor,
+                transpose(transposeA),
+                transpose(transposeB),
+                m,
+                n,
+                k,
+                aOffset,
+                lda,
+                bOffset,
+                ldb,
+                cOffset,
+                ldc,
+                device.queue(),
+                bytes));
+        check("CLBlastSGemmTempBufferSize", status, device, ", m=" + m + ", n=" + n + ", k=" + k);
+        return bytes[0];
+    }
+
+    /** The same for the settings above, at most: copies of all three matrices, each size rounded up to a tile's. */
+    private static long tunedScratch(long m, long n, long k) {
+        long tallM = (m + MWG - 1) / MWG * MWG;
+        long tallN = (n + NWG - 1) / NWG * NWG;
+        long tallK = (k + KWG - 1) / KWG * KWG;
+        return Float.BYTES * (tallM * tallK + tallN * tallK + tallM * tallN);
     }
 
     private static int transpose(boolean yes) {
@@ -115,9 +167,13 @@ public final class MatrixProduct {
         }
     }
 
+    private static boolean isTuned(Device device) {
+        return device.description().platform().equals(TUNED_PLATFORM);
+    }
+
     /** Sets the parameters once for each device id, before its first product: a later change would recompile. */
     private static synchronized void tune(Device device) {
-        if (device.description().platform().equals(TUNED_PLATFORM) && TUNED.add(device.id())) {
+        if (isTuned(device) && TUNED.add(device.id())) {
             override(device, "GemmRoutine", ROUTINE, ROUTINE_VALUES);
             override(device, "Xgemm", XGEMM, XGEMM_VALUES);
         }

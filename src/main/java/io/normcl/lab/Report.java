@@ -25,14 +25,14 @@ import org.knowm.xchart.style.markers.SeriesMarkers;
  * {@code runs.csv}, {@code curves.csv} and {@code checks.csv}.
  */
 public final class Report {
-    private static final double SMALLEST = 1e-12; // a difference of 0 has no place on a logarithmic axis
-
-    /** Apart for those who see no red or no green too (Okabe and Ito 2008). */
+    /** A run has one colour in every picture (Okabe and Ito's, which colour-blind people tell apart). */
     private static final Map<String, Color> COLORS = Map.of(
-            "one device", Color.BLACK,
-            "local", new Color(0xd55e00),
-            "synchronized", new Color(0x0072b2),
-            "control", new Color(0x56b4e9));
+            SyncComparison.ONE, new Color(0x0072B2),
+            SyncComparison.LOCAL, new Color(0xD55E00),
+            SyncComparison.SYNC, new Color(0x009E73),
+            SyncComparison.CONTROL, new Color(0xCC79A7));
+
+    private static final double SMALLEST = 1e-12; // a difference of 0 has no place on a logarithmic axis
 
     private Report() {}
 
@@ -218,9 +218,8 @@ public final class Report {
         }
         if (!x.isEmpty()) {
             XYSeries series = chart.addSeries(name, x, y);
-            Color color = COLORS.getOrDefault(name, Color.GRAY);
-            series.setLineColor(color);
-            series.setMarkerColor(color);
+            series.setLineColor(COLORS.getOrDefault(name, Color.GRAY));
+            series.setMarkerColor(COLORS.getOrDefault(name, Color.GRAY));
             series.setMarker(xs.length > 2 ? SeriesMarkers.CIRCLE : SeriesMarkers.NONE);
         }
     }

@@ -25,6 +25,13 @@ import java.util.function.Predicate;
  * take the one device's weights and batch, and what that step gives is held to what it gave there.
  */
 public final class SyncComparison {
+    /** The runs' names. */
+    static final String ONE = "one device";
+
+    static final String LOCAL = "local";
+    static final String SYNC = "synchronized";
+    static final String CONTROL = "control";
+
     /** What a watcher is told is being trained. */
     public static final String RUN = "four runs";
 
@@ -77,10 +84,10 @@ public final class SyncComparison {
         Settings sync = settings(setup, Norm.SYNC, all, setup.batchPerDevice());
         long steps = setup.epochs() * whole.stepsPerEpoch();
         List<Device> first = devices.subList(0, 1);
-        try (Contestant a = new Contestant("one device", new Trainer(first, whole), false);
-                Contestant b = new Contestant("local", new Trainer(devices, local), false);
-                Contestant c = new Contestant("synchronized", new Trainer(devices, sync), false);
-                Contestant d = new Contestant("control", new Trainer(first, whole), true)) {
+        try (Contestant a = new Contestant(ONE, new Trainer(first, whole), false);
+                Contestant b = new Contestant(LOCAL, new Trainer(devices, local), false);
+                Contestant c = new Contestant(SYNC, new Trainer(devices, sync), false);
+                Contestant d = new Contestant(CONTROL, new Trainer(first, whole), true)) {
             List<Run> runs = new SyncComparison(pictures, watcher).run(List.of(a, b, c, d), steps);
             List<String> names = devices.stream().map(Device::name).toList();
             return new Findings(setup, names, steps, runs.get(0), runs.get(1), runs.get(2), runs.get(3));

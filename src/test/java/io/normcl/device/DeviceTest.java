@@ -397,6 +397,19 @@ class DeviceTest {
         }
     }
 
+    /** CLBlast would take the process down. */
+    @Test
+    void matrixProductsWithoutMemoryAreRefused() {
+        try (Device device = Rig.open();
+                Buffer one = device.allocate(4)) {
+            device.budget(100);
+            String memory = refused(
+                    DeviceException.class,
+                    () -> MatrixProduct.enqueue(device, false, false, 1, 1, 1, 1, one, 0, 1, one, 0, 1, 0, one, 0, 1));
+            assertTrue(memory.contains("out of device memory: asked="), memory);
+        }
+    }
+
     @Test
     void joclsExceptionSwitchIsLeftAlone() {
         try (Device device = Rig.open()) {

@@ -459,7 +459,19 @@ public final class Device implements AutoCloseable {
     /** Waits until the device has done all that was enqueued. */
     public void finish() {
         requireOpen();
-        Status.check("clFinish", () -> CL.clFinish(queue), () -> "device=" + label);
+        // Not clFinish: rusticl 22.3 returns from it at once where clFlush has handed everything over before.
+        cl_event done = new cl_event();
+        Status.check(
+                "clEnqueueMarkerWithWaitList",
+                () -> CL.clEnqueueMarkerWithWaitList(queue, 0, null, done),
+                () -> "device=" + label);
+        Handles.opened(done);
+        try {
+            Status.check(
+                    "clWaitForEvents", () -> CL.clWaitForEvents(1, new cl_event[] {done}), () -> "device=" + label);
+        } finally {
+            Handles.release(() -> CL.clReleaseEvent(done));
+        }
     }
 
     /**

@@ -15,6 +15,7 @@ import io.normcl.tensor.Layout;
 import io.normcl.tensor.Tensor;
 import java.io.IOException;
 import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -123,6 +124,25 @@ class DeviceTest {
             float[] back = new float[values.length];
             buffer.read(back);
             assertArrayEquals(values, back);
+        }
+    }
+
+    @Test
+    void finishingWaitsForWhatWasFlushed() {
+        for (Description description : Device.list()) {
+            int floats = 1 << 20;
+            ByteBuffer target = ByteBuffer.allocateDirect(4 * floats).order(ByteOrder.nativeOrder());
+            try (Device device =
+                    Device.open(Integer.toString(description.index())).get(0)) {
+                Buffer buffer = device.allocate(4L * floats);
+                for (float value = 1; value < 20; value++) {
+                    buffer.fill(value);
+                    buffer.enqueueRead(0, target);
+                    device.flush();
+                    device.finish();
+                    assertEquals(value, target.getFloat(4 * (floats - 1)), description.toString());
+                }
+            }
         }
     }
 

@@ -12,7 +12,6 @@ import java.util.Map;
 import java.util.Objects;
 import java.util.Set;
 import java.util.TreeMap;
-import java.util.function.IntSupplier;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import org.jocl.CL;
@@ -38,8 +37,13 @@ import org.slf4j.LoggerFactory;
  */
 public final class Device implements AutoCloseable {
     private static final Logger LOG = LoggerFactory.getLogger(Device.class);
-    /** What PoCL logs when two processes fill its cache at once: no fault of the program. */
-    private static final String CACHE_RACE = "unable to rename temporary";
+    /**
+     * What PoCL's compiler now and then logs of its own temporary file inside a JVM;
+     * no fault of the program. (Its handler of SIGSEGV deletes such files, and HotSpot raises that signal for itself.)
+     */
+    private static final String LOST_FILE = "unable to rename temporary";
+
+    private static final int BUILD_ATTEMPTS = 5;
 
     private static final Pattern ERROR_LINE = Pattern.compile("(?m)^.*\\berror\\b.*$");
 
@@ -334,28 +338,28 @@ public final class Device implements AutoCloseable {
                 .forEach((name, value) ->
                         options.append(" -D ").append(name).append('=').append(value));
         String where = "file=" + key.file() + ", options=" + options + ", device=" + label;
-        cl_program handle = Status.create(
-                "clCreateProgramWithSource",
-                status -> CL.clCreateProgramWithSource(context, 1, new String[] {source}, null, status),
-                () -> where);
-        IntSupplier compile =
-                () -> CL.clBuildProgram(handle, 1, new cl_device_id[] {id}, options.toString(), null, null);
-        int status = Status.of(compile);
-        if (status != CL.CL_SUCCESS && buildLog(handle).contains(CACHE_RACE)) {
-            LOG.debug("building again, the driver's cache was lost to another process: {}", where);
-            status = Status.of(compile);
-        }
-        if (status != CL.CL_SUCCESS) {
+        for (int attempt = 1; ; attempt++) {
+            cl_program handle = Status.create(
+                    "clCreateProgramWithSource",
+                    status -> CL.clCreateProgramWithSource(context, 1, new String[] {source}, null, status),
+                    () -> where);
+            int status = Status.of(
+                    () -> CL.clBuildProgram(handle, 1, new cl_device_id[] {id}, options.toString(), null, null));
+            if (status == CL.CL_SUCCESS) {
+                return new Program(Handles.opened(handle), new HashMap<>());
+            }
             String log = buildLog(handle);
             Status.of(() -> CL.clReleaseProgram(handle));
-            Matcher error = ERROR_LINE.matcher(log);
-            throw new DeviceException(
-                    "a kernel file did not compile: "
-                            + (error.find() ? error.group().strip() : "no error line") + ", status="
-                            + CL.stringFor_errorCode(status) + ", " + where,
-                    log);
+            if (attempt == BUILD_ATTEMPTS || !log.contains(LOST_FILE)) {
+                Matcher error = ERROR_LINE.matcher(log);
+                throw new DeviceException(
+                        "a kernel file did not compile: "
+                                + (error.find() ? error.group().strip() : "no error line") + ", status="
+                                + CL.stringFor_errorCode(status) + ", " + where,
+                        log);
+            }
+            LOG.debug("building again, the compiler lost its own file: {}", where);
         }
-        return new Program(Handles.opened(handle), new HashMap<>());
     }
 
     private String buildLog(cl_program program) {

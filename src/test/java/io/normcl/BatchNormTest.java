@@ -248,6 +248,26 @@ class BatchNormTest {
         }
     }
 
+    @ParameterizedTest
+    @EnumSource(Family.class)
+    void manyRowsLoseNone(Family family) {
+        int n = 70_001; // more than 2^16, and no multiple of any block
+        int c = 5;
+        float[] x = Rig.perChannel(new Random(19), n, c, 1, FIRST);
+        float[] ones = filled(x.length, 1);
+        Statistics stats = new BatchNormReference(c, 1, true).statistics(List.of(Rig.doubles(x)));
+        try (BatchNorm norm = BatchNorm.open(device, BatchNormSpec.of(c), Tuning.of(family))) {
+            Tensor tx = rig.tensor(x, FIRST, n, c);
+            Buffer dBeta = rig.floats(c);
+            try (Saved saved = norm.forward(tx, rig.tensor(ones, FIRST, n, c))) {
+                norm.backward(saved, tx, rig.tensor(ones, FIRST, n, c), Gradients.of(null, null, dBeta));
+                assertArrayEquals(stats.mean(), saved.mean(), 1e-11);
+                assertArrayEquals(stats.variance(), Rig.doubles(saved.variance()), 0x1p-23 * 10);
+            }
+            assertArrayEquals(filled(c, n), Rig.read(dBeta));
+        }
+    }
+
     @Test
     void varianceAndEpsZeroGiveBeta() {
         try (BatchNorm norm = BatchNorm.open(device, BatchNormSpec.of(2).withEps(0))) {

@@ -96,7 +96,7 @@ public final class Buffer implements AutoCloseable {
      */
     public void write(float[] values) {
         requireInside(0, 4L * values.length);
-        ByteBuffer staging = device.staging(Math.min(STAGING_BYTES, 4 * values.length));
+        ByteBuffer staging = device.staging((int) Math.min(STAGING_BYTES, 4L * values.length));
         for (int done = 0; done < values.length; ) {
             int count = Math.min(values.length - done, staging.capacity() / 4);
             staging.clear().limit(4 * count);
@@ -114,7 +114,7 @@ public final class Buffer implements AutoCloseable {
      */
     public void read(float[] values) {
         requireInside(0, 4L * values.length);
-        ByteBuffer staging = device.staging(Math.min(STAGING_BYTES, 4 * values.length));
+        ByteBuffer staging = device.staging((int) Math.min(STAGING_BYTES, 4L * values.length));
         for (int done = 0; done < values.length; ) {
             int count = Math.min(values.length - done, staging.capacity() / 4);
             staging.clear().limit(4 * count);
@@ -151,7 +151,7 @@ public final class Buffer implements AutoCloseable {
      * Starts a read; the target holds the values once {@link Device#finish()} has returned.
      *
      * @param offset where in this buffer, in bytes
-     * @param target direct; written from its position to its limit, which do not move; kept reachable by the caller
+     * @param target direct; written from its position to its limit, which do not move
      * @throws IllegalArgumentException if it is not direct or asks for more than there is
      */
     public void enqueueRead(long offset, ByteBuffer target) {
@@ -163,7 +163,7 @@ public final class Buffer implements AutoCloseable {
      * {@link Device#finish()} has returned.
      *
      * @param offset where in this buffer, in bytes
-     * @param source direct; read from its position to its limit, which do not move; kept reachable by the caller
+     * @param source direct; read from its position to its limit, which do not move
      * @throws IllegalArgumentException if it is not direct or does not fit
      */
     public void enqueueWrite(long offset, ByteBuffer source) {
@@ -174,6 +174,9 @@ public final class Buffer implements AutoCloseable {
         requireTransfer(offset, host);
         if (!host.hasRemaining()) {
             return;
+        }
+        if (!blocking) {
+            device.keepUntilFinished(host);
         }
         Pointer pointer = Pointer.to(host).withByteOffset(host.position());
         Status.check(

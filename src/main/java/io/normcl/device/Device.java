@@ -62,6 +62,7 @@ public final class Device implements AutoCloseable {
     private final Set<Buffer> buffers = Collections.newSetFromMap(new IdentityHashMap<>());
     private @Nullable Buffer workspace;
     private ByteBuffer staging = direct(0);
+    private final List<ByteBuffer> inFlight = new ArrayList<>();
     private @Nullable List<Timed> profile;
     private long budget;
     private long allocated;
@@ -476,6 +477,12 @@ public final class Device implements AutoCloseable {
         } finally {
             Handles.release(() -> CL.clReleaseEvent(done));
         }
+        inFlight.clear();
+    }
+
+    /** Keeps host memory from the garbage collector while a transfer that nobody waits for uses it. */
+    void keepUntilFinished(ByteBuffer host) {
+        inFlight.add(host);
     }
 
     /**

@@ -38,8 +38,8 @@ import org.slf4j.LoggerFactory;
 public final class Device implements AutoCloseable {
     private static final Logger LOG = LoggerFactory.getLogger(Device.class);
     /**
-     * What PoCL's compiler now and then logs of its own temporary file inside a JVM;
-     * no fault of the program. (Its handler of SIGSEGV deletes such files, and HotSpot raises that signal for itself.)
+     * What PoCL's compiler logs where {@link Signals} are not chained: its handler of SIGSEGV deletes its temporary
+     * files, and HotSpot raises that signal for itself.
      */
     private static final String LOST_FILE = "unable to rename temporary";
 
@@ -177,6 +177,7 @@ public final class Device implements AutoCloseable {
             Description description =
                     subDevice ? Discovery.describe(id, found.description().index()) : found.description();
             LOG.debug("opened {}", label);
+            Signals.warnIfTaken(description);
             return new Device(description, label, id, subDevice, context, queue, true);
         } catch (RuntimeException e) {
             Handles.release(() -> CL.clReleaseContext(context));

@@ -22,6 +22,9 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.LongAdder;
+import java.util.concurrent.locks.LockSupport;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.stream.Stream;
@@ -443,5 +446,49 @@ class DeviceTest {
         } catch (CLException e) {
             throw new AssertionError("the switch was set", e);
         }
+    }
+
+    /** Null checks raise SIGSEGV inside HotSpot; the compiler's own handler of it must not see them. */
+    @Test
+    void programsBuildWhileOtherThreadsRaiseSignals() throws InterruptedException {
+        assertTrue(Signals.chained(), "the tests must run with LD_PRELOAD=libjsig.so");
+        AtomicBoolean stop = new AtomicBoolean();
+        LongAdder raised = new LongAdder();
+        List<Thread> threads = Stream.generate(() -> new Thread(() -> raiseNullPointers(stop, raised)))
+                .limit(3)
+                .toList();
+        threads.forEach(Thread::start);
+        try (Device device = Rig.open()) {
+            for (int i = 0; i < 20; i++) {
+                device.kernel("copy.cl", "wide_copy", Map.of("UNUSED", Integer.toString(i)));
+            }
+        } finally {
+            stop.set(true);
+            for (Thread thread : threads) {
+                thread.join();
+            }
+        }
+        assertTrue(raised.sum() > 100, "raised=" + raised);
+    }
+
+    private static void raiseNullPointers(AtomicBoolean stop, LongAdder raised) {
+        int[][] arrays = {{1}, {2}};
+        long sum = 0;
+        for (int n = 0; !stop.get(); n++) {
+            if (n > 100_000) { // by then the read below is compiled to one instruction that faults on null
+                arrays[1] = null;
+                LockSupport.parkNanos(10_000);
+            }
+            try {
+                sum += first(arrays[n & 1]);
+            } catch (NullPointerException e) {
+                raised.increment();
+            }
+        }
+        assertTrue(sum > 0);
+    }
+
+    private static int first(int[] array) {
+        return array[0];
     }
 }

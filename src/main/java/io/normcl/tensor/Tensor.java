@@ -3,22 +3,24 @@ package io.normcl.tensor;
 import io.normcl.device.Buffer;
 import java.util.Arrays;
 
-/** A buffer of floats with a shape; a view that owns nothing. */
+/** A buffer with a data type and a shape; a view that owns nothing. */
 public final class Tensor {
     private final Buffer buffer;
+    private final DataType type;
     private final Layout layout;
     private final long[] shape;
     private final long elements;
 
-    private Tensor(Buffer buffer, Layout layout, long[] shape, long elements) {
+    private Tensor(Buffer buffer, DataType type, Layout layout, long[] shape, long elements) {
         this.buffer = buffer;
+        this.type = type;
         this.layout = layout;
         this.shape = shape;
         this.elements = elements;
     }
 
     /**
-     * Gives a buffer a shape.
+     * Gives a buffer of floats a shape.
      *
      * @param buffer floats in the shape's order from its start; retained, not owned; it may be larger
      * @param layout where the channels stand
@@ -27,6 +29,20 @@ public final class Tensor {
      * @throws IllegalArgumentException if a dimension is negative or the buffer is too small
      */
     public static Tensor of(Buffer buffer, Layout layout, long... shape) {
+        return of(buffer, DataType.FLOAT, layout, shape);
+    }
+
+    /**
+     * Gives a buffer a data type and a shape.
+     *
+     * @param buffer values in the shape's order from its start; retained, not owned; it may be larger
+     * @param type how they are stored
+     * @param layout where the channels stand
+     * @param shape the dimensions as stored, each at least 0
+     * @return the tensor
+     * @throws IllegalArgumentException if a dimension is negative or the buffer is too small
+     */
+    public static Tensor of(Buffer buffer, DataType type, Layout layout, long... shape) {
         long elements = 1;
         for (long size : shape) {
             if (size < 0) {
@@ -34,11 +50,12 @@ public final class Tensor {
             }
             elements = Math.multiplyExact(elements, size);
         }
-        if (buffer.bytes() / Float.BYTES < elements) {
+        if (buffer.bytes() / type.bytes() < elements) {
             throw new IllegalArgumentException("a tensor must fit its buffer: shape=" + Arrays.toString(shape)
-                    + ", bytes needed=" + Math.multiplyExact(elements, Float.BYTES) + ", bytes=" + buffer.bytes());
+                    + ", type=" + type + ", bytes needed=" + Math.multiplyExact(elements, type.bytes()) + ", bytes="
+                    + buffer.bytes());
         }
-        return new Tensor(buffer, layout, shape.clone(), elements);
+        return new Tensor(buffer, type, layout, shape.clone(), elements);
     }
 
     /**
@@ -48,6 +65,15 @@ public final class Tensor {
      */
     public Buffer buffer() {
         return buffer;
+    }
+
+    /**
+     * How the values are stored.
+     *
+     * @return the data type
+     */
+    public DataType type() {
+        return type;
     }
 
     /**
@@ -89,6 +115,6 @@ public final class Tensor {
 
     @Override
     public String toString() {
-        return Arrays.toString(shape) + " " + layout;
+        return Arrays.toString(shape) + " " + layout + (type == DataType.FLOAT ? "" : " " + type);
     }
 }

@@ -1,26 +1,55 @@
-/* The small per-channel steps of batch norm, between the passes over the tensor. One work-item per channel; the global
- * size is C rounded up to whole work-groups.
+/* The small steps between the passes over a tensor. One work-item per channel (per row, where C counts rows); the
+ * global size is C rounded up to whole work-groups.
  *
- *   channel_stats_finalize     merges (count, mean, m2) of all splits in their order   writes stats
+ *   channel_stats_finalize     merges (count, mean, m2) of all splits in their order,  writes stats
+ *                              each of K parts (of a row: its channels; else K is 1)
  *   channel_stats_running      takes the running statistics instead                    writes stats
  *   channel_backward_finalize  adds (sum dy, sum dy*xHat) of all splits in their order writes dGamma, dBeta, sums
+ *   row_backward_finalize      adds gamma*(sum dy, sum dy*xHat) of a row's K planes     writes sums
+ *   channel_stats_average      averages mean and unbiased variance over N rows of each  writes averages
  *   channel_running_commit     running = keep*running + take*statistic                 updates runningMean, runningVar
  *
  * stats: C x (mean high, mean low, invStd, variance). sums: C x (dBeta/M, dGamma/M).
  * The running statistics are updated with one fma per value, so that every device ends with the same bits.
+ *
+ *   CENTERED     1: values are taken about their mean; 0: the mean is 0 by definition (RMS norm)
+ *   ELEMENTWISE  row_backward_finalize: 1 gamma is in the partials already
+ *   MASKED       1: a row has as many values as its sample's length times `count`; else it has `count`
+ * and those of real.clh.
  */
 #include "real.clh"
 
+#ifndef CENTERED
+#define CENTERED 1
+#endif
+#ifndef ELEMENTWISE
+#define ELEMENTWISE 0
+#endif
+#ifndef MASKED
+#define MASKED 0
+#endif
+
+/* How many values a row of a sample has. */
+static inline long values_of(const __global int *lengths, long sample, long count) {
+#if MASKED
+    return lengths[sample] * count;
+#else
+    return count;
+#endif
+}
+
 __kernel void channel_stats_finalize(
-    const __global real *partials, __global float4 *stats, long C, long splits, float2 eps) {
+    const __global real *partials, __global float4 *stats, long C, long K, long splits, float2 eps) {
     long channel = get_global_id(0);
     if (channel < C) {
         moments all = {
             real_of((float2)(0.0f, 0.0f)), real_of((float2)(0.0f, 0.0f)), real_of((float2)(0.0f, 0.0f))};
         for (long split = 0; split < splits; split++) {
-            const __global real *partial = partials + 3 * (split * C + channel);
-            moments m = {partial[0], partial[1], partial[2]};
-            all = moments_merge(all, m);
+            for (long k = 0; k < K; k++) {
+                const __global real *partial = partials + 3 * ((split * C + channel) * K + k);
+                moments m = {partial[0], partial[1], partial[2]};
+                all = moments_merge(all, m);
+            }
         }
         stats[channel] = moments_statistics(all, eps);
     }
@@ -52,6 +81,48 @@ __kernel void channel_backward_finalize(
         dBeta[channel] = (accumulate ? dBeta[channel] : 0.0f) + real_high(d_beta);
         real m = real_of_long(count);
         sums[channel] = (float2)(real_high(real_div(d_beta, m)), real_high(real_div(d_gamma, m)));
+    }
+}
+
+__kernel void row_backward_finalize(
+    const __global real *partials, const __global float *gamma, const __global int *lengths, __global float2 *sums,
+    long rows, long C, long K, long splits, long count) {
+    long row = get_global_id(0);
+    if (row < rows) {
+        real a = real_of((float2)(0.0f, 0.0f));
+        real b = a;
+        for (long plane = row * K; plane < row * K + K; plane++) {
+            real weight = real_of((float2)(ELEMENTWISE ? 1.0f : gamma[plane % C], 0.0f));
+            for (long split = 0; split < splits; split++) {
+                const __global real *partial = partials + 2 * (split * rows * K + plane);
+                a = real_add(a, real_mul(weight, partial[0]));
+                b = real_add(b, real_mul(weight, partial[1]));
+            }
+        }
+        real d = real_of_long(values_of(lengths, row * K / C, count));
+        sums[row] = (float2)(CENTERED ? real_high(real_div(a, d)) : 0.0f, real_high(real_div(b, d)));
+    }
+}
+
+__kernel void channel_stats_average(
+    const __global float4 *stats, const __global int *lengths, __global float4 *averages, long C, long N, long count) {
+    long channel = get_global_id(0);
+    if (channel < C) {
+        real mean = real_of((float2)(0.0f, 0.0f));
+        real variance = mean;
+        long rows = 0;
+        for (long n = 0; n < N; n++) {
+            long values = values_of(lengths, n, count);
+            if (values > 1) {
+                float4 own = stats[n * C + channel];
+                real factor = real_div(real_of_long(values), real_of_long(values - 1));
+                mean = real_add(mean, real_of(own.xy));
+                variance = real_add(variance, real_mul(factor, real_of((float2)(own.w, 0.0f))));
+                rows++;
+            }
+        }
+        real all = real_of_long(rows);
+        averages[channel] = (float4)(real_pair(real_div(mean, all)), 0.0f, real_high(real_div(variance, all)));
     }
 }
 

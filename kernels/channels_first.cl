@@ -19,107 +19,114 @@
  * stats: C x (mean high, mean low, invStd, variance). sums: C x (dBeta/M, dGamma/M). y may be x, dx may be dy.
  * Local memory: 2*LOCAL_SIZE reals where LOCAL_SIZE > 1; one tree, outside of all loops.
  *
- *   SPAN         work-items side by side in a piece, a power of two of at most LOCAL_SIZE
- *   BATCH_STATS  backward apply: 1 the statistics depend on x; 0 they are constants, dx = gamma*invStd*dy
- * and those of family.clh.
+ * Rows (layer, RMS, group and instance norm) take these kernels too, where a row is too long for rows.cl: with ROW_STATS
+ * 1 a row is the K neighbouring planes with one statistic, and x is N*C planes that are channels of their own: for
+ * first_stats_partial (1, rows, K*S), for first_backward_partial (1, N*C, S), whose partials then are per plane. With
+ * ELEMENTWISE 1 a plane is a row, and gamma has C planes of S. With PER_PLACE 1 (norm per location) each of the S places
+ * of a sample's K planes has its own statistics. `planes` is how many planes, or rows, a sample has.
+ *
+ * With MASKED 1 a piece is one line along the last dimension, so that its sample's length cuts it.
+ *
+ * The bytes do not count z and dz, 1R and 1W more where they are there. The defines are those of run.clh,
+ * activation.clh and family.clh.
  */
-#include "family.clh"
+#include "run.clh"
 
-#ifndef SPAN
-#define SPAN LOCAL_SIZE
+/* Where the statistics of a plane begin: its row's, or its channel's. */
+static inline long stats_of(long plane, long channel, long K, long S) {
+#if PER_PLACE
+    return plane / K * S;
+#elif ROW_STATS
+    return plane / K;
+#else
+    return channel;
 #endif
-#ifndef BATCH_STATS
-#define BATCH_STATS 1
-#endif
-#define ROWS (LOCAL_SIZE / SPAN)
-#define LANE ((int)get_local_id(0) % SPAN)
-#define ROW ((int)get_local_id(0) / SPAN)
+}
 
-/* Values before piece number `index` of a channel. */
+/* The sample of piece number `index` of a channel, which is a row or plane of the whole tensor where ROW_STATS is 1. */
+static inline long sample_of(long index, long pieces, long channel, long planes) {
+    return ROW_STATS ? channel / planes : index / pieces;
+}
+
+/* Values before piece number `index` of a channel, without a mask. */
 static inline long values_before(long index, long pieces, long piece, long S) {
     return index / pieces * S + min(index % pieces * piece, S);
 }
 
 static inline moments channel_moments(
-    const __global float *x, long C, long S, long piece, long channel, long from, long to, __local real *tree) {
+    const __global storage *x, const __global storage *addend, __global storage *written, const __global int *lengths,
+    long C, long S, long piece, long channel, long from, long to, long planes, __local real *tree) {
     long pieces = (S + piece - 1) / piece;
-    float shift = from < to ? x[(from / pieces * C + channel) * S + from % pieces * piece] : 0.0f;
+#if MASKED
+    long count = 0;
+    long first = to;
+    for (long index = to; index-- > from;) {
+        long own = valid(lengths, sample_of(index, pieces, channel, planes), piece);
+        count += own;
+        first = own > 0 ? index : first;
+    }
+#else
+    long count = values_before(to, pieces, piece, S) - values_before(from, pieces, piece, S);
+    long first = from;
+#endif
+    float shift = 0.0f;
+#if CENTERED
+    if (first < to) {
+        long at = (first / pieces * C + channel) * S + first % pieces * piece;
+        shift = UNPACK1(x + at);
+#if ADDEND
+        shift += UNPACK1(addend + at);
+#endif
+    }
+#endif
     realv sum = REALV_ZERO;
     realv square = REALV_ZERO;
     for (long index = from + ROW; index < to; index += ROWS) {
         long start = index % pieces * piece;
-        long length = min(piece, S - start);
-        const __global float *run = x + (index / pieces * C + channel) * S + start;
-        for (long i = LANE * WIDTH; i < length; i += SPAN * WIDTH) {
-            realv d = realv_difference(load_some(run + i, length - i, shift), (floatv)(shift), (floatv)(0.0f));
-            realv_add(&sum, d);
-            realv_add_product(&square, d, d);
-        }
+        long length = valid(lengths, sample_of(index, pieces, channel, planes), min(piece, S - start));
+        long at = (index / pieces * C + channel) * S + start;
+        run_moments(x + at, addend + at, written + at, length, shift, &sum, &square);
     }
     real s = realv_sum(sum);
     real q = realv_sum(square);
     group_sums(&s, &q, tree);
-    long count = values_before(to, pieces, piece, S) - values_before(from, pieces, piece, S);
     return moments_of_sums(count, shift, s, q);
 }
 
-/* sum dy and sum dy*xHat over pieces of a channel. */
+/* sum g and sum g*xHat over pieces of a channel; its gamma is used where it varies along a plane. */
 static inline void channel_gradients(
-    const __global float *x, const __global float *dy, float4 stats, long C, long S, long piece, long channel,
-    long from, long to, __local real *tree, real *d_beta, real *d_gamma) {
+    const __global storage *x, const __global storage *z, const __global storage *dy, const __global float *gamma,
+    const __global float *beta, const __global float4 *stats, const __global int *lengths, long C, long S, long piece,
+    long channel, long from, long to, long planes, __local real *tree, real *d_beta, real *d_gamma) {
     long pieces = (S + piece - 1) / piece;
     realv sum = REALV_ZERO;
     realv product = REALV_ZERO;
     for (long index = from + ROW; index < to; index += ROWS) {
         long start = index % pieces * piece;
-        long length = min(piece, S - start);
+        long length = valid(lengths, sample_of(index, pieces, channel, planes), min(piece, S - start));
         long at = (index / pieces * C + channel) * S + start;
-        for (long i = LANE * WIDTH; i < length; i += SPAN * WIDTH) {
-            realv g = realv_of(load_some(dy + at + i, length - i, 0.0f));
-            realv d = realv_difference(
-                load_some(x + at + i, length - i, stats.x), (floatv)(stats.x), (floatv)(stats.y));
-            realv_add(&sum, g);
-            realv_add_product(&product, g, d);
-        }
+        run_gradients(
+            x + at, z + at, dy + at, gamma + ELEMENTWISE * start, beta + ELEMENTWISE * start, length,
+            stats + PER_PLACE * start, &sum, &product);
     }
     *d_beta = realv_sum(sum);
     *d_gamma = realv_sum(product);
     group_sums(d_beta, d_gamma, tree);
-    *d_gamma = real_mul(*d_gamma, real_of((float2)(stats.z, 0.0f)));
-}
-
-static inline void normalize(
-    const __global float *x, __global float *y, float4 stats, float gamma, float beta, long length) {
-    float scale = stats.z * gamma;
-    for (long i = LANE * WIDTH; i < length; i += SPAN * WIDTH) {
-        floatv d = load_some(x + i, length - i, 0.0f) - stats.x - stats.y;
-        store_some(fma(d, (floatv)(scale), (floatv)(beta)), y + i, length - i);
-    }
-}
-
-static inline void differentiate(
-    const __global float *x, const __global float *dy, __global float *dx, float4 stats, float2 sums, float gamma,
-    long length) {
-    float scale = stats.z * gamma;
-    float slope = sums.y * stats.z;
-    for (long i = LANE * WIDTH; i < length; i += SPAN * WIDTH) {
-        floatv g = load_some(dy + i, length - i, 0.0f);
-#if BATCH_STATS
-        floatv d = load_some(x + i, length - i, 0.0f) - stats.x - stats.y;
-        g = fma(d, (floatv)(-slope), g - sums.x);
+#if !PER_PLACE
+    *d_gamma = real_mul(*d_gamma, real_of((float2)(stats[0].z, 0.0f)));
 #endif
-        store_some(g * scale, dx + i, length - i);
-    }
 }
 
 KERNEL(first_stats_partial)
-(const __global float *x, __global real *partials, long N, long C, long S, long piece, long splits) {
+(const __global storage *x, const __global storage *addend, __global storage *written, const __global int *lengths,
+ __global real *partials, long N, long C, long S, long piece, long splits, long planes) {
     __local real tree[2 * LOCAL_SIZE];
     long channel = get_group_id(0) % C;
     long split = get_group_id(0) / C;
     long all = N * ((S + piece - 1) / piece);
-    moments m =
-        channel_moments(x, C, S, piece, channel, split * all / splits, (split + 1) * all / splits, tree);
+    moments m = channel_moments(
+        x, addend, written, lengths, C, S, piece, channel, split * all / splits, (split + 1) * all / splits, planes,
+        tree);
     if (get_local_id(0) == 0) {
         __global real *partial = partials + 3 * (split * C + channel);
         partial[0] = m.count;
@@ -129,8 +136,9 @@ KERNEL(first_stats_partial)
 }
 
 KERNEL(first_apply)
-(const __global float *x, __global float *y, const __global float4 *stats, const __global float *gamma,
- const __global float *beta, long N, long C, long S, long piece) {
+(const __global storage *x, const __global storage *z, __global storage *y, const __global float4 *stats,
+ const __global float *gamma, const __global float *beta, const __global int *lengths, long N, long C, long S,
+ long piece, long K) {
     long pieces = (S + piece - 1) / piece;
     long all = N * C * pieces;
     long from = get_group_id(0) * all / get_num_groups(0);
@@ -140,36 +148,41 @@ KERNEL(first_apply)
         long channel = plane % C;
         long start = index % pieces * piece;
         long at = plane * S + start;
-        normalize(x + at, y + at, stats[channel], gamma[channel], beta[channel], min(piece, S - start));
+        long length = min(piece, S - start);
+        normalize(
+            x + at, z + at, y + at, stats[stats_of(plane, channel, K, S)], AFFINE(gamma, channel, S) + ELEMENTWISE * start,
+            AFFINE(beta, channel, S) + ELEMENTWISE * start, valid(lengths, plane / C, length), length);
     }
 }
 
 KERNEL(first_forward_fused)
-(const __global float *x, __global float *y, __global float4 *stats, const __global float *gamma,
- const __global float *beta, long N, long C, long S, float2 eps) {
+(const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,
+ const __global float *gamma, const __global float *beta, long N, long C, long S, float2 eps) {
     __local real tree[2 * LOCAL_SIZE];
     long channel = get_group_id(0);
-    float4 own = moments_statistics(channel_moments(x, C, S, S, channel, 0, N, tree), eps);
+    float4 own = moments_statistics(channel_moments(x, x, y, 0, C, S, S, channel, 0, N, C, tree), eps);
     if (get_local_id(0) == 0) {
         stats[channel] = own;
     }
     for (long n = ROW; n < N; n += ROWS) {
         long at = (n * C + channel) * S;
-        normalize(x + at, y + at, own, gamma[channel], beta[channel], S);
+        normalize(x + at, z + at, y + at, own, gamma + channel, beta + channel, S, S);
     }
 }
 
 KERNEL(first_backward_partial)
-(const __global float *x, const __global float *dy, const __global float4 *stats, __global real *partials, long N,
- long C, long S, long piece, long splits) {
+(const __global storage *x, const __global storage *z, const __global storage *dy, const __global float4 *stats,
+ const __global float *gamma, const __global float *beta, const __global int *lengths, __global real *partials, long N,
+ long C, long S, long piece, long splits, long K, long planes) {
     __local real tree[2 * LOCAL_SIZE];
     long channel = get_group_id(0) % C;
     long split = get_group_id(0) / C;
     long all = N * ((S + piece - 1) / piece);
     real d_beta, d_gamma;
     channel_gradients(
-        x, dy, stats[channel], C, S, piece, channel, split * all / splits, (split + 1) * all / splits, tree,
-        &d_beta, &d_gamma);
+        x, z, dy, AFFINE(gamma, channel % planes, S), AFFINE(beta, channel % planes, S),
+        stats + stats_of(channel, channel, K, S), lengths, C, S, piece, channel, split * all / splits,
+        (split + 1) * all / splits, planes, tree, &d_beta, &d_gamma);
     if (get_local_id(0) == 0) {
         __global real *partial = partials + 2 * (split * C + channel);
         partial[0] = d_beta;
@@ -178,8 +191,9 @@ KERNEL(first_backward_partial)
 }
 
 KERNEL(first_backward_apply)
-(const __global float *x, const __global float *dy, __global float *dx, const __global float4 *stats,
- const __global float2 *sums, const __global float *gamma, long N, long C, long S, long piece) {
+(const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
+ __global storage *dz, const __global float4 *stats, const __global float2 *sums, const __global float *gamma,
+ const __global float *beta, const __global int *lengths, long N, long C, long S, long piece, long K) {
     long pieces = (S + piece - 1) / piece;
     long all = N * C * pieces;
     long from = get_group_id(0) * all / get_num_groups(0);
@@ -189,19 +203,25 @@ KERNEL(first_backward_apply)
         long channel = plane % C;
         long start = index % pieces * piece;
         long at = plane * S + start;
+        long length = min(piece, S - start);
+        long own = stats_of(plane, channel, K, S);
         differentiate(
-            x + at, dy + at, dx + at, stats[channel], sums[channel], gamma[channel], min(piece, S - start));
+            x + at, z + at, dy + at, dx + at, dz + at, stats + own, BATCH_STATS ? sums[own] : (float2)(0.0f),
+            AFFINE(gamma, channel, S) + ELEMENTWISE * start, AFFINE(beta, channel, S) + ELEMENTWISE * start,
+            valid(lengths, plane / C, length), length);
     }
 }
 
 KERNEL(first_backward_fused)
-(const __global float *x, const __global float *dy, __global float *dx, const __global float4 *stats,
- const __global float *gamma, __global float *dGamma, __global float *dBeta, long N, long C, long S, int accumulate) {
+(const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
+ __global storage *dz, const __global float4 *stats, const __global float *gamma, const __global float *beta,
+ __global float *dGamma, __global float *dBeta, long N, long C, long S, int accumulate) {
     __local real tree[2 * LOCAL_SIZE];
     long channel = get_group_id(0);
-    float4 own = stats[channel];
     real d_beta, d_gamma;
-    channel_gradients(x, dy, own, C, S, S, channel, 0, N, tree, &d_beta, &d_gamma);
+    channel_gradients(
+        x, z, dy, gamma + channel, beta + channel, stats + channel, 0, C, S, S, channel, 0, N, C, tree, &d_beta,
+        &d_gamma);
     if (get_local_id(0) == 0) {
         dGamma[channel] = (accumulate ? dGamma[channel] : 0.0f) + real_high(d_gamma);
         dBeta[channel] = (accumulate ? dBeta[channel] : 0.0f) + real_high(d_beta);
@@ -210,6 +230,7 @@ KERNEL(first_backward_fused)
     float2 sums = (float2)(real_high(real_div(d_beta, count)), real_high(real_div(d_gamma, count)));
     for (long n = ROW; n < N; n += ROWS) {
         long at = (n * C + channel) * S;
-        differentiate(x + at, dy + at, dx + at, own, sums, gamma[channel], S);
+        differentiate(
+            x + at, z + at, dy + at, dx + at, dz + at, stats + channel, sums, gamma + channel, beta + channel, S, S);
     }
 }

@@ -14,14 +14,28 @@
  *
  * Partials are [split][column], so a finalize that takes splits*columns/C splits of C channels merges the repeated
  * channels too. The fused kernels need columns = C. y may be x, dx may be dy.
+ *
+ * Group and instance norm take the kernels that are not fused, with ROW_STATS 1: each of `samples` samples is walked as
+ * a tensor of its own, with as many groups, and K neighbouring channels of it share their statistics; partials are
+ * [split][sample][C], for a finalize that takes samples*C channels.
+ * Norm per location takes the fused ones, with ROW_AFFINE 1: what is called a sample there is a group of a sample, of
+ * which the K channels are rows and the S places are columns; gamma belongs to the row, and dGamma is not computed.
+ *
+ * With MASKED 1 a row is one place (columns = C), and counts where place % line < the sample's length, place < places.
+ *
+ * The bytes do not count z and dz, 1R and 1W more where they are there.
  * Local memory: 2*LOCAL_SIZE*WIDTH reals; trees outside of all loops over rows.
  *
  *   LANES        work-items side by side in a row, a power of two of at most LOCAL_SIZE
  *   VECTORS      vectors of a row that a work-item takes, one after the other
- *   BATCH_STATS  backward apply: 1 the statistics depend on x; 0 they are constants, dx = gamma*invStd*dy
- * and those of family.clh.
+ *   ROW_STATS    0: statistics per channel, sums of g and g*xHat; 1: per K channels of a sample, with gamma in them
+ *   ROW_AFFINE   1: gamma and beta belong to rows, groups of `K` of them
+ *   BATCH_STATS  backward apply: 1 the statistics depend on x; 0 they are constants, dx = gamma*invStd*g
+ *   WRITE_DZ     backward: 1 g, the gradient of what scale and shift gave, is written to dz
+ *   MASKED       1: only the places before a sample's length count; the others are 0 in y, dx, dz
+ * and those of activation.clh and family.clh.
  */
-#include "family.clh"
+#include "activation.clh"
 
 #ifndef LANES
 #define LANES LOCAL_SIZE
@@ -29,8 +43,20 @@
 #ifndef VECTORS
 #define VECTORS 1
 #endif
+#ifndef ROW_STATS
+#define ROW_STATS 0
+#endif
+#ifndef ROW_AFFINE
+#define ROW_AFFINE 0
+#endif
 #ifndef BATCH_STATS
 #define BATCH_STATS 1
+#endif
+#ifndef WRITE_DZ
+#define WRITE_DZ 0
+#endif
+#ifndef MASKED
+#define MASKED 0
 #endif
 #define TILE (LANES * WIDTH * VECTORS)
 #define ROWS (LOCAL_SIZE / LANES)
@@ -41,22 +67,56 @@
 
 /* The part of the tensor that a work-group walks. */
 typedef struct {
-    long elements;
+    long elements; /* of a sample; without ROW_STATS the tensor is one */
+    long sample;
+    long K;
     long columns;
     long rows;
     long first; /* column of the tile */
     long from;  /* row */
     long to;
+    const __global int *lengths;
+    long line;
+    long places;
 } patch;
 
 static inline long tiles_of(long columns) { return (columns + TILE - 1) / TILE; }
 
-static inline patch patch_of(long elements, long columns, long group, long splits) {
+static inline patch patch_of(
+    long elements, long columns, long K, long group, long splits, const __global int *lengths, long line, long places) {
     long rows = (elements + columns - 1) / columns;
-    long split = group / tiles_of(columns);
+    long own = tiles_of(columns) * splits;
+    long split = group % own / tiles_of(columns);
     patch p = {
-        elements, columns, rows, group % tiles_of(columns) * TILE, split * rows / splits, (split + 1) * rows / splits};
+        elements, group / own, K, columns, rows, group % tiles_of(columns) * TILE, split * rows / splits,
+        (split + 1) * rows / splits, lengths, line, places};
     return p;
+}
+
+/* Whether the values of a row count. */
+static inline int counts(patch p, long row) {
+#if MASKED
+    long sample = ROW_STATS ? p.sample : row / p.places;
+    return row % p.places % p.line < p.lengths[sample];
+#else
+    return 1;
+#endif
+}
+
+/* Where a column's statistics and sums stand. */
+static inline long stats_of(patch p, long column, long C) {
+#if ROW_AFFINE
+    return p.sample * C + column;
+#elif ROW_STATS
+    return p.sample * (C / p.K) + column % C / p.K;
+#else
+    return column % C;
+#endif
+}
+
+/* Where a column's partial result stands. */
+static inline long partial_of(patch p, long split, long samples, long column, long C) {
+    return ((split * (p.columns / C) + column / C) * samples + p.sample) * C + column % C;
 }
 
 static inline long column_of(patch p, int vector) { return p.first + (vector * LANES + LANE) * WIDTH; }
@@ -94,24 +154,14 @@ static inline void row_sums(real *a, real *b, __local real *tree) {
 #endif
 }
 
-/* The statistics of a vector's channels. */
+/* What a vector's channels are normalized with. */
 typedef struct {
     floatv high;
     floatv low;
     floatv inv_std;
-} column_stats;
-
-static inline column_stats load_stats(const __global float4 *stats, patch p, long column, long C) {
-    float high[WIDTH], low[WIDTH], inv_std[WIDTH];
-    for (int i = 0; i < WIDTH; i++) {
-        float4 own = column + i < p.columns ? stats[(column + i) % C] : (float4)(0.0f);
-        high[i] = own.x;
-        low[i] = own.y;
-        inv_std[i] = own.z;
-    }
-    column_stats c = {LOADV(high), LOADV(low), LOADV(inv_std)};
-    return c;
-}
+    floatv gamma;
+    floatv beta;
+} column_norm;
 
 static inline floatv load_channels(const __global float *values, patch p, long column, long C) {
     float own[WIDTH];
@@ -121,15 +171,65 @@ static inline floatv load_channels(const __global float *values, patch p, long c
     return LOADV(own);
 }
 
-/* Sums about the values of the first row, for the vectors of a work-item. */
+static inline column_norm load_norm(
+    const __global float4 *stats, const __global float *gamma, const __global float *beta, patch p, long column,
+    long C) {
+    float high[WIDTH], low[WIDTH], inv_std[WIDTH];
+    for (int i = 0; i < WIDTH; i++) {
+        float4 own = column + i < p.columns ? stats[stats_of(p, column + i, C)] : (float4)(0.0f);
+        high[i] = own.x;
+        low[i] = own.y;
+        inv_std[i] = own.z;
+    }
+    column_norm n = {LOADV(high), LOADV(low), LOADV(inv_std), (floatv)(0.0f), (floatv)(0.0f)};
+#if !ROW_AFFINE
+    n.gamma = load_channels(gamma, p, column, C);
+    n.beta = load_channels(beta, p, column, C);
+#endif
+    return n;
+}
+
+/* The same with the gamma and beta of a row, where they belong to rows. */
+static inline column_norm at_row(
+    column_norm n, const __global float *gamma, const __global float *beta, patch p, long row) {
+#if ROW_AFFINE
+    long own = p.sample % p.K * p.rows + row;
+    n.gamma = (floatv)(gamma[own]);
+    n.beta = (floatv)(beta[own]);
+#endif
+    return n;
+}
+
+static inline floatv affine(floatv x, column_norm n) {
+    return fma(x - n.high - n.low, n.inv_std * n.gamma, n.beta);
+}
+
+/* The gradient of what scale and shift gave. */
+static inline floatv gradient_at(
+    const __global storage *x, const __global storage *z, const __global storage *dy, long at, long count,
+    column_norm n) {
+    floatv g = load_some(dy + at, count, 0.0f);
+#if ACTIVATION
+    g = activation_gradient(g, affine(load_some(x + at, count, 0.0f), n), z + at, count);
+#endif
+    return g;
+}
+
+/* Sums about the values of the first row that counts, for the vectors of a work-item. */
 static inline void column_sums(
-    const __global float *x, patch p, realv *sum, realv *square, floatv *shift) {
+    const __global storage *x, patch p, realv *sum, realv *square, floatv *shift) {
+    long first = p.from;
+#if MASKED
+    while (first < p.to && !counts(p, first)) {
+        first++;
+    }
+#endif
     for (int v = 0; v < VECTORS; v++) {
         long column = column_of(p, v);
         sum[v] = (realv)REALV_ZERO;
         square[v] = (realv)REALV_ZERO;
-        shift[v] = p.from < p.to ? load_some(x + p.from * p.columns + column, inside(p, p.from, column), 0.0f)
-                                 : (floatv)(0.0f);
+        shift[v] = first < p.to ? load_some(x + first * p.columns + column, inside(p, first, column), 0.0f)
+                                : (floatv)(0.0f);
     }
     for (long block = p.from + ROW; block < p.to; block += BLOCK * ROWS) {
         long end = min(p.to, block + BLOCK * ROWS);
@@ -138,6 +238,11 @@ static inline void column_sums(
             realv s = sum[v];
             realv q = square[v];
             for (long row = block; row < end; row += ROWS) {
+#if MASKED
+                if (!counts(p, row)) {
+                    continue;
+                }
+#endif
                 floatv values = load_some(x + row * p.columns + column, inside(p, row, column), shift[v]);
                 realv d = realv_difference(values, shift[v], (floatv)(0.0f));
                 realv_add(&s, d);
@@ -158,22 +263,30 @@ static inline void column_moments(
     realv_lanes(square, q);
     STOREV(shift, shifts);
     row_sums(s, q, tree);
+    long count = p.to - p.from;
+#if MASKED
+    for (long row = p.from; row < p.to; row++) {
+        count -= !counts(p, row);
+    }
+#endif
     for (int i = 0; i < WIDTH; i++) {
         bool cut = p.to == p.rows && p.from < p.to && (p.rows - 1) * p.columns + column + i >= p.elements;
-        out[i] = moments_of_sums(p.to - p.from - cut, shifts[i], s[i], q[i]);
+        out[i] = moments_of_sums(count - cut, shifts[i], s[i], q[i]);
     }
 }
 
-/* sum dy and sum dy*xHat of the channels of each vector; row 0 hands them to `out`, [vector][WIDTH]. */
+/* sum g and sum g*xHat of the channels of each vector, with the row's gamma where it belongs to rows; row 0 hands them
+ * out, [vector][WIDTH]. */
 static inline void column_gradients(
-    const __global float *x, const __global float *dy, const __global float4 *stats, patch p, long C,
-    __local real *tree, real *d_beta, real *d_gamma) {
+    const __global storage *x, const __global storage *z, const __global storage *dy, const __global float4 *stats,
+    const __global float *gamma, const __global float *beta, patch p, long C, __local real *tree, real *d_beta,
+    real *d_gamma) {
     realv sum[VECTORS], product[VECTORS];
-    column_stats own[VECTORS];
+    column_norm own[VECTORS];
     for (int v = 0; v < VECTORS; v++) {
         sum[v] = (realv)REALV_ZERO;
         product[v] = (realv)REALV_ZERO;
-        own[v] = load_stats(stats, p, column_of(p, v), C);
+        own[v] = load_norm(stats, gamma, beta, p, column_of(p, v), C);
     }
     for (long block = p.from + ROW; block < p.to; block += BLOCK * ROWS) {
         long end = min(p.to, block + BLOCK * ROWS);
@@ -182,10 +295,21 @@ static inline void column_gradients(
             realv s = sum[v];
             realv q = product[v];
             for (long row = block; row < end; row += ROWS) {
+#if MASKED
+                if (!counts(p, row)) {
+                    continue;
+                }
+#endif
                 long at = row * p.columns + column;
                 long count = inside(p, row, column);
-                realv g = realv_of(load_some(dy + at, count, 0.0f));
-                realv d = realv_difference(load_some(x + at, count, 0.0f), own[v].high, own[v].low);
+                column_norm n = at_row(own[v], gamma, beta, p, row);
+                floatv value = gradient_at(x, z, dy, at, count, n);
+#if ROW_AFFINE
+                realv g = realv_product(value, n.gamma);
+#else
+                realv g = realv_of(value);
+#endif
+                realv d = realv_difference(load_some(x + at, count, 0.0f), n.high, n.low);
                 realv_add(&s, g);
                 realv_add_product(&q, g, d);
             }
@@ -206,39 +330,37 @@ static inline void column_gradients(
 }
 
 static inline void normalize(
-    const __global float *x, __global float *y, const __global float4 *stats, const __global float *gamma,
-    const __global float *beta, patch p, long C) {
-    column_stats own[VECTORS];
-    floatv scale[VECTORS], offset[VECTORS];
+    const __global storage *x, const __global storage *z, __global storage *y, const __global float4 *stats,
+    const __global float *gamma, const __global float *beta, patch p, long C) {
+    column_norm own[VECTORS];
     for (int v = 0; v < VECTORS; v++) {
-        long column = column_of(p, v);
-        own[v] = load_stats(stats, p, column, C);
-        scale[v] = own[v].inv_std * load_channels(gamma, p, column, C);
-        offset[v] = load_channels(beta, p, column, C);
+        own[v] = load_norm(stats, gamma, beta, p, column_of(p, v), C);
     }
     for (long row = p.from + ROW; row < p.to; row += ROWS) {
+        int masked = !counts(p, row);
         for (int v = 0; v < VECTORS && column_of(p, v) < p.columns; v++) {
             long at = row * p.columns + column_of(p, v);
             long count = inside(p, row, column_of(p, v));
-            floatv d = load_some(x + at, count, 0.0f) - own[v].high - own[v].low;
-            store_some(fma(d, scale[v], offset[v]), y + at, count);
+            column_norm n = at_row(own[v], gamma, beta, p, row);
+            floatv value = activate(affine(load_some(x + at, count, 0.0f), n), z + at, count);
+            store_some(masked ? (floatv)(0.0f) : value, y + at, count);
         }
     }
 }
 
 static inline void differentiate(
-    const __global float *x, const __global float *dy, __global float *dx, const __global float4 *stats,
-    const __global float2 *sums, const __global float *gamma, patch p, long C) {
-    column_stats own[VECTORS];
-    floatv scale[VECTORS], offset[VECTORS], slope[VECTORS];
+    const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
+    __global storage *dz, const __global float4 *stats, const __global float2 *sums, const __global float *gamma,
+    const __global float *beta, patch p, long C) {
+    column_norm own[VECTORS];
+    floatv offset[VECTORS], slope[VECTORS];
     for (int v = 0; v < VECTORS; v++) {
         long column = column_of(p, v);
-        own[v] = load_stats(stats, p, column, C);
-        scale[v] = own[v].inv_std * load_channels(gamma, p, column, C);
+        own[v] = load_norm(stats, gamma, beta, p, column, C);
 #if BATCH_STATS
         float offsets[WIDTH], slopes[WIDTH];
         for (int i = 0; i < WIDTH; i++) {
-            float2 sum = column + i < p.columns ? sums[(column + i) % C] : (float2)(0.0f);
+            float2 sum = column + i < p.columns ? sums[stats_of(p, column + i, C)] : (float2)(0.0f);
             offsets[i] = sum.x;
             slopes[i] = sum.y;
         }
@@ -247,34 +369,46 @@ static inline void differentiate(
 #endif
     }
     for (long row = p.from + ROW; row < p.to; row += ROWS) {
+        int masked = !counts(p, row);
         for (int v = 0; v < VECTORS && column_of(p, v) < p.columns; v++) {
             long at = row * p.columns + column_of(p, v);
             long count = inside(p, row, column_of(p, v));
-            floatv g = load_some(dy + at, count, 0.0f);
-#if BATCH_STATS
-            floatv d = load_some(x + at, count, 0.0f) - own[v].high - own[v].low;
-            g = fma(-d, slope[v], g - offset[v]);
+            column_norm n = at_row(own[v], gamma, beta, p, row);
+            floatv g = gradient_at(x, z, dy, at, count, n);
+#if WRITE_DZ
+            store_some(masked ? (floatv)(0.0f) : g, dz + at, count);
 #endif
-            store_some(g * scale[v], dx + at, count);
+#if BATCH_STATS
+            floatv d = load_some(x + at, count, 0.0f) - n.high - n.low;
+#if ROW_STATS
+            g = fma(-d, slope[v], fma(g, n.gamma, -offset[v])) * n.inv_std;
+#else
+            g = fma(-d, slope[v], g - offset[v]) * (n.inv_std * n.gamma);
+#endif
+#else
+            g *= n.inv_std * n.gamma;
+#endif
+            store_some(masked ? (floatv)(0.0f) : g, dx + at, count);
         }
     }
 }
 
 KERNEL(last_stats_partial)
-(const __global float *x, __global real *partials, long elements, long columns, long splits) {
+(const __global storage *x, const __global int *lengths, __global real *partials, long elements, long columns, long C,
+ long K, long samples, long splits, long line, long places) {
     __local real tree[2 * LOCAL_SIZE * WIDTH];
-    patch p = patch_of(elements, columns, get_group_id(0), splits);
+    patch p = patch_of(elements, columns, K, get_group_id(0), splits, lengths, line, places);
     realv sum[VECTORS], square[VECTORS];
     floatv shift[VECTORS];
-    column_sums(x, p, sum, square, shift);
-    long split = get_group_id(0) / tiles_of(columns);
+    column_sums(x + p.sample * elements, p, sum, square, shift);
+    long split = get_group_id(0) / tiles_of(columns) % splits;
     for (int v = 0; v < VECTORS; v++) {
         long column = column_of(p, v);
         moments own[WIDTH];
         column_moments(p, column, sum[v], square[v], shift[v], tree, own);
         for (int i = 0; i < WIDTH && column + i < columns; i++) {
             if (ROW == 0) {
-                __global real *partial = partials + 3 * (split * columns + column + i);
+                __global real *partial = partials + 3 * partial_of(p, split, samples, column + i, C);
                 partial[0] = own[i].count;
                 partial[1] = own[i].mean;
                 partial[2] = own[i].m2;
@@ -284,46 +418,52 @@ KERNEL(last_stats_partial)
 }
 
 KERNEL(last_apply)
-(const __global float *x, __global float *y, const __global float4 *stats, const __global float *gamma,
- const __global float *beta, long elements, long columns, long C, long splits) {
-    normalize(x, y, stats, gamma, beta, patch_of(elements, columns, get_group_id(0), splits), C);
+(const __global storage *x, const __global storage *z, __global storage *y, const __global float4 *stats,
+ const __global float *gamma, const __global float *beta, const __global int *lengths, long elements, long columns,
+ long C, long K, long splits, long line, long places) {
+    patch p = patch_of(elements, columns, K, get_group_id(0), splits, lengths, line, places);
+    long at = p.sample * elements;
+    normalize(x + at, z + at, y + at, stats, gamma, beta, p, C);
 }
 
 KERNEL(last_forward_fused)
-(const __global float *x, __global float *y, __global float4 *stats, const __global float *gamma,
- const __global float *beta, long elements, long C, float2 eps) {
+(const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,
+ const __global float *gamma, const __global float *beta, long elements, long C, long K, float2 eps) {
     __local real tree[2 * LOCAL_SIZE * WIDTH];
-    patch p = patch_of(elements, C, get_group_id(0), 1);
+    patch p = patch_of(elements, C, K, get_group_id(0), 1, 0, 1, 1);
+    long at = p.sample * elements;
     realv sum[VECTORS], square[VECTORS];
     floatv shift[VECTORS];
-    column_sums(x, p, sum, square, shift);
+    column_sums(x + at, p, sum, square, shift);
     for (int v = 0; v < VECTORS; v++) {
         long column = column_of(p, v);
         moments own[WIDTH];
         column_moments(p, column, sum[v], square[v], shift[v], tree, own);
         for (int i = 0; i < WIDTH && column + i < C; i++) {
             if (ROW == 0) {
-                stats[column + i] = moments_statistics(own[i], eps);
+                stats[p.sample * C + column + i] = moments_statistics(own[i], eps);
             }
         }
     }
     barrier(CLK_GLOBAL_MEM_FENCE);
-    normalize(x, y, stats, gamma, beta, p, C);
+    normalize(x + at, z + at, y + at, stats, gamma, beta, p, C);
 }
 
 KERNEL(last_backward_partial)
-(const __global float *x, const __global float *dy, const __global float4 *stats, __global real *partials,
- long elements, long columns, long C, long splits) {
+(const __global storage *x, const __global storage *z, const __global storage *dy, const __global float4 *stats,
+ const __global float *gamma, const __global float *beta, const __global int *lengths, __global real *partials,
+ long elements, long columns, long C, long K, long samples, long splits, long line, long places) {
     __local real tree[2 * LOCAL_SIZE * WIDTH];
-    patch p = patch_of(elements, columns, get_group_id(0), splits);
+    patch p = patch_of(elements, columns, K, get_group_id(0), splits, lengths, line, places);
+    long at = p.sample * elements;
     real d_beta[VECTORS * WIDTH], d_gamma[VECTORS * WIDTH];
-    column_gradients(x, dy, stats, p, C, tree, d_beta, d_gamma);
-    long split = get_group_id(0) / tiles_of(columns);
+    column_gradients(x + at, z + at, dy + at, stats, gamma, beta, p, C, tree, d_beta, d_gamma);
+    long split = get_group_id(0) / tiles_of(columns) % splits;
     for (int v = 0; v < VECTORS; v++) {
         long column = column_of(p, v);
         for (int i = 0; i < WIDTH && column + i < columns; i++) {
             if (ROW == 0) {
-                __global real *partial = partials + 2 * (split * columns + column + i);
+                __global real *partial = partials + 2 * partial_of(p, split, samples, column + i, C);
                 partial[0] = d_beta[v * WIDTH + i];
                 partial[1] = d_gamma[v * WIDTH + i];
             }
@@ -332,33 +472,41 @@ KERNEL(last_backward_partial)
 }
 
 KERNEL(last_backward_apply)
-(const __global float *x, const __global float *dy, __global float *dx, const __global float4 *stats,
- const __global float2 *sums, const __global float *gamma, long elements, long columns, long C, long splits) {
-    differentiate(x, dy, dx, stats, sums, gamma, patch_of(elements, columns, get_group_id(0), splits), C);
+(const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
+ __global storage *dz, const __global float4 *stats, const __global float2 *sums, const __global float *gamma,
+ const __global float *beta, const __global int *lengths, long elements, long columns, long C, long K, long splits,
+ long line, long places) {
+    patch p = patch_of(elements, columns, K, get_group_id(0), splits, lengths, line, places);
+    long at = p.sample * elements;
+    differentiate(x + at, z + at, dy + at, dx + at, dz + at, stats, sums, gamma, beta, p, C);
 }
 
 KERNEL(last_backward_fused)
-(const __global float *x, const __global float *dy, __global float *dx, const __global float4 *stats,
- __global float2 *sums, const __global float *gamma, __global float *dGamma, __global float *dBeta, long elements,
- long C, int accumulate) {
+(const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
+ __global storage *dz, const __global float4 *stats, __global float2 *sums, const __global float *gamma,
+ const __global float *beta, __global float *dGamma, __global float *dBeta, long elements, long C, long K,
+ int accumulate) {
     __local real tree[2 * LOCAL_SIZE * WIDTH];
-    patch p = patch_of(elements, C, get_group_id(0), 1);
+    patch p = patch_of(elements, C, K, get_group_id(0), 1, 0, 1, 1);
+    long at = p.sample * elements;
     real d_beta[VECTORS * WIDTH], d_gamma[VECTORS * WIDTH];
-    column_gradients(x, dy, stats, p, C, tree, d_beta, d_gamma);
+    column_gradients(x + at, z + at, dy + at, stats, gamma, beta, p, C, tree, d_beta, d_gamma);
     real count = real_of_long(p.rows);
     for (int v = 0; v < VECTORS; v++) {
         long column = column_of(p, v);
         for (int i = 0; i < WIDTH && column + i < C; i++) {
             if (ROW == 0) {
                 long c = column + i;
-                real beta = d_beta[v * WIDTH + i];
-                real gamma = d_gamma[v * WIDTH + i];
-                dGamma[c] = (accumulate ? dGamma[c] : 0.0f) + real_high(gamma);
-                dBeta[c] = (accumulate ? dBeta[c] : 0.0f) + real_high(beta);
-                sums[c] = (float2)(real_high(real_div(beta, count)), real_high(real_div(gamma, count)));
+                real b = d_beta[v * WIDTH + i];
+                real g = d_gamma[v * WIDTH + i];
+#if !ROW_AFFINE
+                dGamma[c] = (accumulate ? dGamma[c] : 0.0f) + real_high(g);
+                dBeta[c] = (accumulate ? dBeta[c] : 0.0f) + real_high(b);
+#endif
+                sums[p.sample * C + c] = (float2)(real_high(real_div(b, count)), real_high(real_div(g, count)));
             }
         }
     }
     barrier(CLK_GLOBAL_MEM_FENCE);
-    differentiate(x, dy, dx, stats, sums, gamma, p, C);
+    differentiate(x + at, z + at, dy + at, dx + at, dz + at, stats, sums, gamma, beta, p, C);
 }

@@ -1,5 +1,7 @@
 package io.normcl;
 
+import io.normcl.tensor.Activation;
+
 /**
  * What a batch norm is, apart from any device.
  *
@@ -12,6 +14,7 @@ package io.normcl;
  * @param runningStatistics whether there are running statistics; without, evaluation takes the batch's too
  * @param frozen whether training takes the running statistics and leaves them (fine-tuning with small batches)
  * @param singleValue what training does where a channel has one value
+ * @param activation what follows
  */
 public record BatchNormSpec(
         int channels,
@@ -22,15 +25,8 @@ public record BatchNormSpec(
         boolean beta,
         boolean runningStatistics,
         boolean frozen,
-        SingleValue singleValue) {
-
-    /** Which variance enters the running variance. */
-    public enum RunningVariance {
-        /** Divided by M − 1: PyTorch, TensorFlow 1, DL4J. */
-        UNBIASED,
-        /** Divided by M: Keras 3, Flax, ONNX. */
-        BIASED
-    }
+        SingleValue singleValue,
+        Activation activation) {
 
     /** What training does where a channel has a single value, whose variance is 0 and says nothing. */
     public enum SingleValue {
@@ -54,6 +50,7 @@ public record BatchNormSpec(
      * @param runningStatistics whether there are running statistics; without, evaluation takes the batch's too
      * @param frozen whether training takes the running statistics and leaves them (fine-tuning with small batches)
      * @param singleValue what training does where a channel has one value
+     * @param activation what follows
      */
     public BatchNormSpec {
         if (channels < 1) {
@@ -85,7 +82,8 @@ public record BatchNormSpec(
                 true,
                 true,
                 false,
-                SingleValue.REFUSE);
+                SingleValue.REFUSE,
+                Activation.NONE);
     }
 
     /**
@@ -96,7 +94,16 @@ public record BatchNormSpec(
      */
     public BatchNormSpec withEps(double newEps) {
         return new BatchNormSpec(
-                channels, newEps, momentum, runningVariance, gamma, beta, runningStatistics, frozen, singleValue);
+                channels,
+                newEps,
+                momentum,
+                runningVariance,
+                gamma,
+                beta,
+                runningStatistics,
+                frozen,
+                singleValue,
+                activation);
     }
 
     /**
@@ -107,7 +114,16 @@ public record BatchNormSpec(
      */
     public BatchNormSpec withMomentum(Momentum newMomentum) {
         return new BatchNormSpec(
-                channels, eps, newMomentum, runningVariance, gamma, beta, runningStatistics, frozen, singleValue);
+                channels,
+                eps,
+                newMomentum,
+                runningVariance,
+                gamma,
+                beta,
+                runningStatistics,
+                frozen,
+                singleValue,
+                activation);
     }
 
     /**
@@ -117,7 +133,8 @@ public record BatchNormSpec(
      * @return the changed spec
      */
     public BatchNormSpec withRunningVariance(RunningVariance which) {
-        return new BatchNormSpec(channels, eps, momentum, which, gamma, beta, runningStatistics, frozen, singleValue);
+        return new BatchNormSpec(
+                channels, eps, momentum, which, gamma, beta, runningStatistics, frozen, singleValue, activation);
     }
 
     /**
@@ -129,7 +146,16 @@ public record BatchNormSpec(
      */
     public BatchNormSpec withAffine(boolean withGamma, boolean withBeta) {
         return new BatchNormSpec(
-                channels, eps, momentum, runningVariance, withGamma, withBeta, runningStatistics, frozen, singleValue);
+                channels,
+                eps,
+                momentum,
+                runningVariance,
+                withGamma,
+                withBeta,
+                runningStatistics,
+                frozen,
+                singleValue,
+                activation);
     }
 
     /**
@@ -139,7 +165,8 @@ public record BatchNormSpec(
      * @return the changed spec
      */
     public BatchNormSpec withRunningStatistics(boolean with) {
-        return new BatchNormSpec(channels, eps, momentum, runningVariance, gamma, beta, with, frozen, singleValue);
+        return new BatchNormSpec(
+                channels, eps, momentum, runningVariance, gamma, beta, with, frozen, singleValue, activation);
     }
 
     /**
@@ -150,7 +177,16 @@ public record BatchNormSpec(
      */
     public BatchNormSpec withFrozen(boolean newFrozen) {
         return new BatchNormSpec(
-                channels, eps, momentum, runningVariance, gamma, beta, runningStatistics, newFrozen, singleValue);
+                channels,
+                eps,
+                momentum,
+                runningVariance,
+                gamma,
+                beta,
+                runningStatistics,
+                newFrozen,
+                singleValue,
+                activation);
     }
 
     /**
@@ -161,6 +197,26 @@ public record BatchNormSpec(
      */
     public BatchNormSpec withSingleValue(SingleValue policy) {
         return new BatchNormSpec(
-                channels, eps, momentum, runningVariance, gamma, beta, runningStatistics, frozen, policy);
+                channels, eps, momentum, runningVariance, gamma, beta, runningStatistics, frozen, policy, activation);
+    }
+
+    /**
+     * With another activation.
+     *
+     * @param newActivation what follows
+     * @return the changed spec
+     */
+    public BatchNormSpec withActivation(Activation newActivation) {
+        return new BatchNormSpec(
+                channels,
+                eps,
+                momentum,
+                runningVariance,
+                gamma,
+                beta,
+                runningStatistics,
+                frozen,
+                singleValue,
+                newActivation);
     }
 }

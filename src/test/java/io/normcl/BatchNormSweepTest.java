@@ -4,8 +4,6 @@ import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import io.normcl.BatchNorm.Mode;
-import io.normcl.BatchNorm.Saved;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
 import io.normcl.plan.Family;

@@ -6,11 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import io.normcl.BatchNorm.Mode;
-import io.normcl.BatchNorm.NonFinite;
 import io.normcl.BatchNorm.Parameters;
-import io.normcl.BatchNorm.Saved;
-import io.normcl.BatchNormSpec.RunningVariance;
 import io.normcl.BatchNormSpec.SingleValue;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
@@ -379,7 +375,7 @@ class BatchNormTest {
                 norm.backward(saved, x, dy, Gradients.of(dx, null, dBeta));
                 float[] once = Rig.read(dGamma);
                 float[] onceBeta = Rig.read(dBeta);
-                norm.backward(saved, x, dy, new Gradients(dx, dGamma, dBeta, true));
+                norm.backward(saved, x, dy, Gradients.of(dx, dGamma, dBeta).withAccumulate(true));
                 for (int c = 0; c < 2; c++) {
                     assertEquals(2 * once[c], Rig.read(dGamma)[c], 1e-6);
                     assertEquals(2 * onceBeta[c], Rig.read(dBeta)[c], 1e-6);
@@ -438,9 +434,11 @@ class BatchNormTest {
                 Device second = Rig.open();
                 Rig elsewhere = new Rig(second)) {
             refused("C=3, layer's C=4", () -> four.forward(x, y));
-            refused("one shape, layout and device", () -> three.forward(x, Tensor.of(y.buffer(), FIRST, 1, 3, 4)));
             refused(
-                    "one shape, layout and device",
+                    "one shape, layout, type and device",
+                    () -> three.forward(x, Tensor.of(y.buffer(), FIRST, 1, 3, 4)));
+            refused(
+                    "one shape, layout, type and device",
                     () -> three.forward(x, elsewhere.tensor(new float[12], FIRST, 2, 3, 2)));
             refused("must be on the layer's device", () -> {
                 Tensor foreign = elsewhere.tensor(new float[12], FIRST, 2, 3, 2);
@@ -456,7 +454,7 @@ class BatchNormTest {
                             Tensor.of(y.buffer(), FIRST, 1, 3, 4),
                             Gradients.of(null, null, null)));
             refused(
-                    "dGamma bytes=8, C=3, bytes needed=12",
+                    "dGamma bytes=8, values=3, bytes needed=12",
                     () -> three.backward(saved, x, y, Gradients.of(null, rig.floats(2), null)));
         }
     }
@@ -466,7 +464,7 @@ class BatchNormTest {
         BatchNormSpec spec = BatchNormSpec.of(3);
         Buffer three = rig.floats(3);
         refused(
-                "runningVar bytes=16, C=3",
+                "runningVar bytes=16, values=3",
                 () -> BatchNorm.open(device, spec, new Parameters(three, three, three, rig.floats(4))));
         refused("beta is missing", () -> BatchNorm.open(device, spec, new Parameters(three, null, three, three)));
         refused(

@@ -5,7 +5,6 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import io.normcl.BatchNorm.Saved;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
 import io.normcl.plan.Family;
@@ -43,7 +42,7 @@ class ReplicasTest {
     private static final class Group implements AutoCloseable {
         final List<BatchNorm> layers = new ArrayList<>();
         final List<Rig> rigs = new ArrayList<>();
-        final List<Tensor> xs = new ArrayList<>();
+        final List<Input> xs = new ArrayList<>();
         final List<Tensor> ys = new ArrayList<>();
         final List<Tensor> dys = new ArrayList<>();
         final List<Gradients> outs = new ArrayList<>();
@@ -66,7 +65,7 @@ class ReplicasTest {
                 Rig rig = rigs.get(i);
                 int length = x.get(i).length;
                 long[] shape = Rig.shape(layout, length / (c * s), c, s);
-                xs.add(rig.tensor(x.get(i), layout, shape));
+                xs.add(Input.of(rig.tensor(x.get(i), layout, shape)));
                 ys.add(rig.tensor(new float[length], layout, shape));
                 dys.add(rig.tensor(dy.get(i), layout, shape));
                 Tensor dx = rig.tensor(new float[length], layout, shape);
@@ -177,7 +176,7 @@ class ReplicasTest {
             group.replicas.backward(saved, group.xs, group.dys, group.outs);
             float[] y = Rig.read(group.ys.get(0));
             float[] dx = Rig.read(group.outs.get(0).dx());
-            try (Saved own = alone.forward(group.xs.get(0), group.ys.get(0))) {
+            try (Saved own = alone.forward(Mode.TRAINING, group.xs.get(0), group.ys.get(0))) {
                 alone.backward(own, group.xs.get(0), group.dys.get(0), group.outs.get(0));
             }
             assertArrayEquals(Rig.read(group.ys.get(0)), y);
@@ -226,7 +225,7 @@ class ReplicasTest {
                     () -> group.layers
                             .get(0)
                             .backward(saved.get(0), group.xs.get(0), group.dys.get(0), group.outs.get(0)));
-            assertTrue(cut.getMessage().contains("needs the backward of its Replicas"), cut.getMessage());
+            assertTrue(cut.getMessage().contains("needs the merged sums"), cut.getMessage());
             group.shards(
                     List.of(new float[] {1, 2}, new float[0]),
                     List.of(new float[2], new float[0]),
@@ -249,8 +248,10 @@ class ReplicasTest {
             c.batchesTracked(3);
             Buffer none = devices.get(0).allocate(0);
             Tensor empty = Tensor.of(none, Layout.CHANNELS_FIRST, 0, 2);
-            refused("replica 1 batches=3", () -> group.forward(List.of(empty, empty), List.of(empty, empty)));
-            refused("xs=1, replicas=2", () -> group.forward(List.of(empty), List.of(empty)));
+            refused(
+                    "replica 1 batches=3",
+                    () -> group.forward(List.of(Input.of(empty), Input.of(empty)), List.of(empty, empty)));
+            refused("xs=1, replicas=2", () -> group.forward(List.of(Input.of(empty)), List.of(empty)));
             none.close();
         }
     }

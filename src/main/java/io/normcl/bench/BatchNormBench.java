@@ -1,15 +1,16 @@
 package io.normcl.bench;
 
 import io.normcl.BatchNorm;
-import io.normcl.BatchNorm.Saved;
 import io.normcl.BatchNormSpec;
 import io.normcl.Gradients;
+import io.normcl.Saved;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
 import io.normcl.device.Kernel;
 import io.normcl.device.Limits;
 import io.normcl.plan.ChannelPlan;
 import io.normcl.plan.CopyPlan;
+import io.normcl.plan.Form;
 import io.normcl.plan.KernelCall;
 import io.normcl.plan.Plan;
 import io.normcl.plan.Tuning;
@@ -141,9 +142,9 @@ public final class BatchNormBench {
 
     private List<Row> measure(List<Buffer> buffers, int rounds) {
         Limits limits = device.limits();
-        Plan forward = ChannelPlan.forward(view, limits, Tuning.NONE);
-        Plan inference = ChannelPlan.forwardRunning(view, limits, Tuning.NONE);
-        Plan backward = ChannelPlan.backward(view, limits, Tuning.NONE, true, true, true);
+        Plan forward = ChannelPlan.forward(view, Form.PLAIN, limits, Tuning.NONE);
+        Plan inference = ChannelPlan.forwardRunning(view, Form.PLAIN, limits, Tuning.NONE);
+        Plan backward = ChannelPlan.backward(view, Form.PLAIN, limits, Tuning.NONE, true, true, true);
         Plan plain = CopyPlan.of(view.elements(), limits, false);
         Plan streaming = CopyPlan.of(view.elements(), limits, true);
         double[][] millis = new double[5][rounds];

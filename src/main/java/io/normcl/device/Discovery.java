@@ -94,7 +94,8 @@ final class Discovery {
                         number(query, CL.CL_DEVICE_MAX_MEM_ALLOC_SIZE),
                         number(query, CL.CL_DEVICE_GLOBAL_MEM_SIZE),
                         number(query, CL.CL_DEVICE_GLOBAL_MEM_CACHE_SIZE),
-                        number(query, CL.CL_DEVICE_DOUBLE_FP_CONFIG) != 0));
+                        number(query, CL.CL_DEVICE_DOUBLE_FP_CONFIG) != 0,
+                        text(query, CL.CL_DEVICE_NAME).contains("llvmpipe") ? 65_535 : Long.MAX_VALUE));
     }
 
     /** How many sub-devices the device can be cut into; below two it can't, and asking kills some runtimes. */

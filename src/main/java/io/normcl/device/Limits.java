@@ -11,6 +11,8 @@ package io.normcl.device;
  * @param globalMemoryBytes global memory in all, as the driver reports it
  * @param cacheBytes the global memory cache, 0 where the driver reports none
  * @param fp64 whether kernels may use {@code double}
+ * @param loopSteps how many iterations a work-item's loop may make: Mesa's llvmpipe silently ends a work-item after
+ *     65,535 of them; elsewhere {@link Long#MAX_VALUE}
  */
 public record Limits(
         boolean cpu,
@@ -20,4 +22,5 @@ public record Limits(
         long maxAllocationBytes,
         long globalMemoryBytes,
         long cacheBytes,
-        boolean fp64) {}
+        boolean fp64,
+        long loopSteps) {}

@@ -4,6 +4,7 @@ import io.normcl.device.Limits;
 import io.normcl.device.Range;
 import io.normcl.tensor.ChannelView;
 import java.util.List;
+import java.util.Map;
 
 /**
  * The passes of batch norm over a channel view.
@@ -29,49 +30,53 @@ public final class ChannelPlan {
      * The forward that takes its statistics from the batch.
      *
      * @param view the tensor, not empty
+     * @param form how it is stored and what is fused
      * @param limits the device
      * @param tuning what to override
      * @return one call, or three: partial, finalize, apply
      */
-    public static Plan forward(ChannelView view, Limits limits, Tuning tuning) {
-        Walk walk = walk(view, limits, tuning);
+    public static Plan forward(ChannelView view, Form form, Limits limits, Tuning tuning) {
+        Walk walk = walk(view, form, limits, tuning);
         if (fused(walk, 1, tuning)) {
-            return new Plan(List.of(walk.forwardFused()), 1, 0, bytes(view, 2));
+            return new Plan(List.of(walk.forwardFused()), 1, 0, form.forwardBytes(view.elements(), 2));
         }
         KernelCall merge = perChannel(
                 "channel_stats_finalize",
+                Map.of(),
                 view.c(),
                 limits,
-                List.of(Slot.PARTIALS, Slot.STATS, view.c(), walk.splits(), Slot.EPS));
+                List.of(Slot.PARTIALS, Slot.STATS, view.c(), 1L, walk.splits(), Slot.EPS));
         return new Plan(
                 List.of(walk.statsPartial(), merge, walk.apply()),
                 walk.splits(),
                 8L * FORWARD_PARTIAL * walk.splits() * view.c(),
-                bytes(view, 3));
+                form.forwardBytes(view.elements(), 3));
     }
 
     /**
      * The forward that takes the running statistics.
      *
      * @param view the tensor, not empty
+     * @param form how it is stored and what is fused
      * @param limits the device
      * @param tuning what to override
      * @return two calls: statistics, apply
      */
-    public static Plan forwardRunning(ChannelView view, Limits limits, Tuning tuning) {
+    public static Plan forwardRunning(ChannelView view, Form form, Limits limits, Tuning tuning) {
         return new Plan(
                 List.of(
                         runningStats(view.c(), limits),
-                        walk(view, limits, tuning).apply()),
+                        walk(view, form, limits, tuning).apply()),
                 1,
                 0,
-                bytes(view, 2));
+                form.forwardBytes(view.elements(), 2));
     }
 
     /**
      * The backward.
      *
      * @param view the tensor, not empty
+     * @param form how it is stored and what is fused
      * @param limits the device
      * @param tuning what to override
      * @param batchStats whether the forward took its statistics from the batch
@@ -80,15 +85,22 @@ public final class ChannelPlan {
      * @return one call, or up to three: partial, finalize, apply, without those that nothing needs
      */
     public static Plan backward(
-            ChannelView view, Limits limits, Tuning tuning, boolean batchStats, boolean dx, boolean parameters) {
-        Walk walk = walk(view, limits, tuning);
+            ChannelView view,
+            Form form,
+            Limits limits,
+            Tuning tuning,
+            boolean batchStats,
+            boolean dx,
+            boolean parameters) {
+        Walk walk = walk(view, form, limits, tuning);
         if (dx && batchStats && fused(walk, 2, tuning)) {
-            return new Plan(List.of(walk.backwardFused()), 1, 0, bytes(view, 3));
+            return new Plan(List.of(walk.backwardFused()), 1, 0, form.backwardBytes(view.elements(), 3, 1));
         }
         List<KernelCall> sums = List.of(
                 walk.backwardPartial(),
                 perChannel(
                         "channel_backward_finalize",
+                        Map.of(),
                         view.c(),
                         limits,
                         List.of(
@@ -98,7 +110,7 @@ public final class ChannelPlan {
                                 Slot.D_BETA,
                                 view.c(),
                                 walk.splits(),
-                                view.m(),
+                                Slot.COUNT,
                                 Slot.ACCUMULATE)));
         List<KernelCall> apply = List.of(walk.backwardApply(batchStats));
         boolean summed = parameters || (dx && batchStats);
@@ -106,7 +118,10 @@ public final class ChannelPlan {
                 dx && summed ? List.of(sums.get(0), sums.get(1), apply.get(0)) : dx ? apply : summed ? sums : List.of(),
                 walk.splits(),
                 summed ? 8L * BACKWARD_PARTIAL * walk.splits() * view.c() : 0,
-                bytes(view, (summed ? 2 : 0) + (dx ? batchStats ? 3 : 2 : 0)));
+                form.backwardBytes(
+                        view.elements(),
+                        (summed ? 2 : 0) + (dx ? batchStats ? 3 : 2 : 0),
+                        (summed ? 1 : 0) + (dx ? 1 : 0)));
     }
 
     /**
@@ -119,6 +134,7 @@ public final class ChannelPlan {
     public static KernelCall runningStats(long c, Limits limits) {
         return perChannel(
                 "channel_stats_running",
+                Map.of(),
                 c,
                 limits,
                 List.of(Slot.RUNNING_MEAN, Slot.RUNNING_VAR, Slot.STATS, c, Slot.EPS));
@@ -134,6 +150,7 @@ public final class ChannelPlan {
     public static KernelCall commit(long c, Limits limits) {
         return perChannel(
                 "channel_running_commit",
+                Map.of(),
                 c,
                 limits,
                 List.of(
@@ -153,15 +170,14 @@ public final class ChannelPlan {
         return wanted != null ? wanted : walk.holds(tensors);
     }
 
-    private static Walk walk(ChannelView view, Limits limits, Tuning tuning) {
-        return view.channelsLast() ? ChannelsLast.of(view, limits, tuning) : ChannelsFirst.of(view, limits, tuning);
+    private static Walk walk(ChannelView view, Form form, Limits limits, Tuning tuning) {
+        return view.channelsLast()
+                ? ChannelsLast.of(view, form, limits, tuning)
+                : ChannelsFirst.of(view, form, limits, tuning);
     }
 
-    private static KernelCall perChannel(String kernel, long c, Limits limits, List<Object> args) {
-        return new KernelCall("channel.cl", kernel, Defines.of(limits), Range.covering(c, CHANNELS), args);
-    }
-
-    private static long bytes(ChannelView view, int passes) {
-        return view.elements() * Float.BYTES * passes;
+    static KernelCall perChannel(String kernel, Map<String, String> more, long c, Limits limits, List<Object> args) {
+        return new KernelCall(
+                "channel.cl", kernel, Defines.with(Defines.of(limits), more), Range.covering(c, CHANNELS), args);
     }
 }

@@ -13,6 +13,7 @@ import java.util.Map;
 /** The launches of {@code channels_first.cl}. */
 record ChannelsFirst(
         ChannelView view,
+        Form form,
         Limits limits,
         Family family,
         int localSize,
@@ -20,33 +21,53 @@ record ChannelsFirst(
         int span,
         long piece,
         long splits,
-        long applyGroups)
+        long applyGroups,
+        long k,
+        long planes,
+        Map<String, String> more)
         implements Walk {
 
     /** Planes longer than this are cut, so that work can be shared out where there are few of them. */
     private static final long LONGEST_PIECE = 16384;
 
-    static ChannelsFirst of(ChannelView view, Limits limits, Tuning tuning) {
+    static ChannelsFirst of(ChannelView view, Form form, Limits limits, Tuning tuning) {
+        return of(view, 1, view.c(), Map.of(), form, limits, tuning);
+    }
+
+    /** The same walk for rows: planes of one statistic, planes (or rows) of a sample, the norm's defines. */
+    static ChannelsFirst of(
+            ChannelView view, long k, long planes, Map<String, String> more, Form form, Limits limits, Tuning tuning) {
         Family family = tuning.family(limits);
         boolean wide = family == Family.WIDE;
         int width = wide ? 16 : view.s() % 4 == 0 ? 4 : 1;
         int most = wide ? 1 : Walk.mostItems(limits);
         int localSize = wide ? 1 : Math.max(Math.min(64, most), powerOfTwo(ceilDiv(view.m(), 4L * width), most));
-        int span = powerOfTwo(ceilDiv(view.s(), width), localSize);
-        long piece = Math.min(view.s(), LONGEST_PIECE);
+        long piece = form.masked() ? form.line() : Math.min(view.s(), LONGEST_PIECE);
+        int span = powerOfTwo(ceilDiv(piece, width), localSize);
         long pieces = view.n() * ceilDiv(view.s(), piece);
+        long pieceSteps = Walk.steps(piece, width, span);
+        long mostSteps = Walk.mostSteps(limits) / span * localSize;
         long wanted = wide ? 8L * limits.computeUnits() : 4L * limits.computeUnits();
         long worthwhile = clamp(view.m() / (wide ? 4096 : 8L * localSize * width), 1, Math.min(pieces, 256));
         return new ChannelsFirst(
                 view,
+                form,
                 limits,
                 family,
                 localSize,
                 width,
                 span,
                 piece,
-                clamp(ceilDiv(wanted, view.c()), 1, worthwhile),
-                clamp(ceilDiv(pieces * view.c(), localSize / span), 1, (wide ? 16L : 32L) * limits.computeUnits()));
+                Math.max(clamp(ceilDiv(wanted, view.c()), 1, worthwhile), ceilDiv(pieces * pieceSteps, mostSteps)),
+                Math.max(
+                        clamp(
+                                ceilDiv(pieces * view.c(), localSize / span),
+                                1,
+                                (wide ? 16L : 32L) * limits.computeUnits()),
+                        ceilDiv(pieces * view.c() * pieceSteps, mostSteps)),
+                k,
+                planes,
+                more);
     }
 
     /** One group per channel must occupy the device, and what the groups in flight hold must fit half its cache. */
@@ -54,8 +75,12 @@ record ChannelsFirst(
     public boolean holds(int tensors) {
         long units = limits.computeUnits();
         long groups = family == Family.WIDE ? 4 * units : units;
-        long channelBytes = view.m() * Float.BYTES * tensors;
+        long channelBytes = view.m() * form.type().bytes() * tensors;
+        long steps = view.n() * Walk.steps(view.s(), width, span) / (localSize / span);
         boolean small = view.elements() <= 32_768;
+        if (form.masked() || steps > Walk.mostSteps(limits)) {
+            return false;
+        }
         return small || (view.c() >= groups && channelBytes * Math.min(view.c(), units) <= limits.cacheBytes() / 2);
     }
 
@@ -63,65 +88,125 @@ record ChannelsFirst(
     public KernelCall statsPartial() {
         return call(
                 "first_stats_partial",
+                defines(),
                 view.c() * splits,
-                List.of(Slot.X, Slot.PARTIALS, view.n(), view.c(), view.s(), piece, splits));
+                List.of(
+                        Slot.X,
+                        Slot.ADDEND,
+                        Slot.SUM,
+                        Slot.LENGTHS,
+                        Slot.PARTIALS,
+                        view.n(),
+                        view.c(),
+                        view.s(),
+                        piece,
+                        splits,
+                        planes));
     }
 
     @Override
     public KernelCall apply() {
         return call(
                 "first_apply",
+                defines(),
                 applyGroups,
-                List.of(Slot.X, Slot.Y, Slot.STATS, Slot.GAMMA, Slot.BETA, view.n(), view.c(), view.s(), piece));
+                List.of(
+                        form.addend() ? Slot.SUM : Slot.X,
+                        Slot.Z,
+                        Slot.Y,
+                        Slot.STATS,
+                        Slot.GAMMA,
+                        Slot.BETA,
+                        Slot.LENGTHS,
+                        view.n(),
+                        view.c(),
+                        view.s(),
+                        piece,
+                        k));
     }
 
     @Override
     public KernelCall forwardFused() {
         return call(
                 "first_forward_fused",
+                defines(),
                 view.c(),
-                List.of(Slot.X, Slot.Y, Slot.STATS, Slot.GAMMA, Slot.BETA, view.n(), view.c(), view.s(), Slot.EPS));
+                List.of(
+                        Slot.X,
+                        Slot.Z,
+                        Slot.Y,
+                        Slot.STATS,
+                        Slot.GAMMA,
+                        Slot.BETA,
+                        view.n(),
+                        view.c(),
+                        view.s(),
+                        Slot.EPS));
     }
 
     @Override
     public KernelCall backwardPartial() {
         return call(
                 "first_backward_partial",
+                defines(),
                 view.c() * splits,
-                List.of(Slot.X, Slot.DY, Slot.STATS, Slot.PARTIALS, view.n(), view.c(), view.s(), piece, splits));
+                List.of(
+                        Slot.X,
+                        Slot.Z,
+                        Slot.DY,
+                        Slot.STATS,
+                        Slot.GAMMA,
+                        Slot.BETA,
+                        Slot.LENGTHS,
+                        Slot.PARTIALS,
+                        view.n(),
+                        view.c(),
+                        view.s(),
+                        piece,
+                        splits,
+                        k,
+                        planes));
     }
 
     @Override
     public KernelCall backwardApply(boolean batchStats) {
-        return new KernelCall(
-                "channels_first.cl",
-                name("first_backward_apply"),
+        return call(
+                "first_backward_apply",
                 Defines.with(defines(), "BATCH_STATS", batchStats ? 1 : 0),
-                Range.of(applyGroups * localSize, localSize),
+                applyGroups,
                 List.of(
                         Slot.X,
+                        Slot.Z,
                         Slot.DY,
                         Slot.DX,
+                        Slot.DZ,
                         Slot.STATS,
                         Slot.SUMS,
                         Slot.GAMMA,
+                        Slot.BETA,
+                        Slot.LENGTHS,
                         view.n(),
                         view.c(),
                         view.s(),
-                        piece));
+                        piece,
+                        k));
     }
 
     @Override
     public KernelCall backwardFused() {
         return call(
                 "first_backward_fused",
+                defines(),
                 view.c(),
                 List.of(
                         Slot.X,
+                        Slot.Z,
                         Slot.DY,
                         Slot.DX,
+                        Slot.DZ,
                         Slot.STATS,
                         Slot.GAMMA,
+                        Slot.BETA,
                         Slot.D_GAMMA,
                         Slot.D_BETA,
                         view.n(),
@@ -130,17 +215,13 @@ record ChannelsFirst(
                         Slot.ACCUMULATE));
     }
 
-    private KernelCall call(String kernel, long groups, List<Object> args) {
-        return new KernelCall(
-                "channels_first.cl", name(kernel), defines(), Range.of(groups * localSize, localSize), args);
-    }
-
-    private String name(String kernel) {
-        return (localSize == 1 ? "wide_" : "cooperative_") + kernel;
+    private KernelCall call(String kernel, Map<String, String> defines, long groups, List<Object> args) {
+        String name = (localSize == 1 ? "wide_" : "cooperative_") + kernel;
+        return new KernelCall("channels_first.cl", name, defines, Range.of(groups * localSize, localSize), args);
     }
 
     private Map<String, String> defines() {
-        return Defines.of(
+        Map<String, String> own = Defines.of(
                 limits,
                 "LOCAL_SIZE",
                 localSize,
@@ -149,6 +230,7 @@ record ChannelsFirst(
                 "SPAN",
                 span,
                 "STREAM",
-                Walk.streams(view, limits, family));
+                Walk.streams(view.elements(), form, limits, family));
+        return Defines.with(Defines.with(own, form.defines()), more);
     }
 }

@@ -13,6 +13,7 @@ import java.util.Map;
 /** The launches of {@code channels_last.cl}. */
 record ChannelsLast(
         ChannelView view,
+        Form form,
         Limits limits,
         Family family,
         int localSize,
@@ -21,27 +22,37 @@ record ChannelsLast(
         int vectors,
         long columns,
         long rowSplits,
-        long applySplits)
+        long applySplits,
+        long samples,
+        long k,
+        Map<String, String> more)
         implements Walk {
 
     /** Accumulators of so many columns stay in a CPU's first cache. */
     private static final int MOST_VECTORS = 32;
 
-    static ChannelsLast of(ChannelView view, Limits limits, Tuning tuning) {
+    static ChannelsLast of(ChannelView view, Form form, Limits limits, Tuning tuning) {
+        return of(view, 1, 1, Map.of(), form, limits, tuning);
+    }
+
+    /** The same walk for rows: a sample's view, how many there are, the channels that share statistics, defines. */
+    static ChannelsLast of(
+            ChannelView view, long samples, long k, Map<String, String> more, Form form, Limits limits, Tuning tuning) {
         Family family = tuning.family(limits);
         boolean wide = family == Family.WIDE;
         long c = view.c();
         int most = wide ? 1 : Walk.mostItems(limits);
         int width = wide ? 16 : c % 4 == 0 ? 4 : 1;
-        long columns = c * repeats(c, view.m(), wide ? 64 : 32);
+        long columns = form.masked() ? c : c * repeats(c, view.m(), wide ? 64 : 32);
         int lanes = powerOfTwo(ceilDiv(columns, width), Math.min(64, most));
         int vectors = wide ? powerOfTwo(ceilDiv(columns, width), MOST_VECTORS) : 1;
         long rows = ceilDiv(view.elements(), columns);
         long tiles = ceilDiv(columns, (long) lanes * width * vectors);
         long atOnce = Math.max(1, most / lanes);
-        long wanted = ceilDiv(4L * limits.computeUnits(), tiles);
+        long wanted = ceilDiv(4L * limits.computeUnits(), tiles * samples);
         return new ChannelsLast(
                 view,
+                form,
                 limits,
                 family,
                 most,
@@ -50,7 +61,10 @@ record ChannelsLast(
                 wide ? vectors : 1,
                 columns,
                 clamp(wanted, 1, clamp(rows / (16 * atOnce), 1, 256)),
-                clamp(4 * wanted, 1, Math.max(1, rows / (2 * atOnce))));
+                clamp(4 * wanted, 1, Math.max(1, rows / (2 * atOnce))),
+                samples,
+                k,
+                more);
     }
 
     /** How often C channels are repeated side by side until a row is worth a vector; 1 where rows are too few. */
@@ -70,7 +84,7 @@ record ChannelsLast(
     /** Small enough that a launch costs more than the work, and not so narrow that most of a vector would idle. */
     @Override
     public boolean holds(int tensors) {
-        return view.elements() * tensors <= 65_536 && (view.c() >= width || view.m() <= 256);
+        return !form.masked() && view.elements() * tensors <= 65_536 && (view.c() >= width || view.m() <= 256);
     }
 
     @Override
@@ -78,8 +92,19 @@ record ChannelsLast(
         return call(
                 "last_stats_partial",
                 defines(),
-                tiles() * rowSplits,
-                List.of(Slot.X, Slot.PARTIALS, view.elements(), columns, rowSplits));
+                tiles() * rowSplits * samples,
+                List.of(
+                        Slot.X,
+                        Slot.LENGTHS,
+                        Slot.PARTIALS,
+                        view.elements(),
+                        columns,
+                        view.c(),
+                        k,
+                        samples,
+                        rowSplits,
+                        line(),
+                        places()));
     }
 
     @Override
@@ -87,17 +112,22 @@ record ChannelsLast(
         return call(
                 "last_apply",
                 defines(),
-                tiles() * applySplits,
+                tiles() * applySplits * samples,
                 List.of(
                         Slot.X,
+                        Slot.Z,
                         Slot.Y,
                         Slot.STATS,
                         Slot.GAMMA,
                         Slot.BETA,
+                        Slot.LENGTHS,
                         view.elements(),
                         columns,
                         view.c(),
-                        applySplits));
+                        k,
+                        applySplits,
+                        line(),
+                        places()));
     }
 
     @Override
@@ -105,8 +135,18 @@ record ChannelsLast(
         return call(
                 "last_forward_fused",
                 defines(),
-                ceilDiv(view.c(), tile()),
-                List.of(Slot.X, Slot.Y, Slot.STATS, Slot.GAMMA, Slot.BETA, view.elements(), view.c(), Slot.EPS));
+                ceilDiv(view.c(), tile()) * samples,
+                List.of(
+                        Slot.X,
+                        Slot.Z,
+                        Slot.Y,
+                        Slot.STATS,
+                        Slot.GAMMA,
+                        Slot.BETA,
+                        view.elements(),
+                        view.c(),
+                        k,
+                        Slot.EPS));
     }
 
     @Override
@@ -114,8 +154,24 @@ record ChannelsLast(
         return call(
                 "last_backward_partial",
                 defines(),
-                tiles() * rowSplits,
-                List.of(Slot.X, Slot.DY, Slot.STATS, Slot.PARTIALS, view.elements(), columns, view.c(), rowSplits));
+                tiles() * rowSplits * samples,
+                List.of(
+                        Slot.X,
+                        Slot.Z,
+                        Slot.DY,
+                        Slot.STATS,
+                        Slot.GAMMA,
+                        Slot.BETA,
+                        Slot.LENGTHS,
+                        Slot.PARTIALS,
+                        view.elements(),
+                        columns,
+                        view.c(),
+                        k,
+                        samples,
+                        rowSplits,
+                        line(),
+                        places()));
     }
 
     @Override
@@ -123,18 +179,25 @@ record ChannelsLast(
         return call(
                 "last_backward_apply",
                 Defines.with(defines(), "BATCH_STATS", batchStats ? 1 : 0),
-                tiles() * applySplits,
+                tiles() * applySplits * samples,
                 List.of(
                         Slot.X,
+                        Slot.Z,
                         Slot.DY,
                         Slot.DX,
+                        Slot.DZ,
                         Slot.STATS,
                         Slot.SUMS,
                         Slot.GAMMA,
+                        Slot.BETA,
+                        Slot.LENGTHS,
                         view.elements(),
                         columns,
                         view.c(),
-                        applySplits));
+                        k,
+                        applySplits,
+                        line(),
+                        places()));
     }
 
     @Override
@@ -142,19 +205,31 @@ record ChannelsLast(
         return call(
                 "last_backward_fused",
                 defines(),
-                ceilDiv(view.c(), tile()),
+                ceilDiv(view.c(), tile()) * samples,
                 List.of(
                         Slot.X,
+                        Slot.Z,
                         Slot.DY,
                         Slot.DX,
+                        Slot.DZ,
                         Slot.STATS,
                         Slot.SUMS,
                         Slot.GAMMA,
+                        Slot.BETA,
                         Slot.D_GAMMA,
                         Slot.D_BETA,
                         view.elements(),
                         view.c(),
+                        k,
                         Slot.ACCUMULATE));
+    }
+
+    private long line() {
+        return Math.max(1, form.line());
+    }
+
+    private long places() {
+        return Math.max(1, view.s());
     }
 
     private long tile() {
@@ -171,7 +246,7 @@ record ChannelsLast(
     }
 
     private Map<String, String> defines() {
-        return Defines.of(
+        Map<String, String> own = Defines.of(
                 limits,
                 "LOCAL_SIZE",
                 localSize,
@@ -182,6 +257,7 @@ record ChannelsLast(
                 "VECTORS",
                 vectors,
                 "STREAM",
-                Walk.streams(view, limits, family));
+                Walk.streams(view.elements() * samples, form, limits, family));
+        return Defines.with(Defines.with(own, form.defines()), more);
     }
 }

@@ -23,4 +23,10 @@ final class Defines {
         more.put(name, Integer.toString(value));
         return more;
     }
+
+    static Map<String, String> with(Map<String, String> defines, Map<String, String> others) {
+        Map<String, String> more = new TreeMap<>(defines);
+        more.putAll(others);
+        return more;
+    }
 }

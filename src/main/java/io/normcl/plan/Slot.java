@@ -10,7 +10,19 @@ public enum Slot {
     DY,
     /** Gradient of the input. */
     DX,
-    /** Scale, C floats. */
+    /** What is added before the activation. */
+    Z,
+    /** Gradient of what is added before the activation. */
+    DZ,
+    /** What is added to the input of a row norm. */
+    ADDEND,
+    /** The sum of the input and the addend, written by the forward. */
+    SUM,
+    /** For each sample how many places along the last spatial dimension count, N ints. */
+    LENGTHS,
+    /** Values per channel that the statistics are of, a long. */
+    COUNT,
+    /** Scale, C floats, or as many as a row view has. */
     GAMMA,
     /** Shift, C floats. */
     BETA,
@@ -22,10 +34,12 @@ public enum Slot {
     RUNNING_MEAN,
     /** Running variance, C floats. */
     RUNNING_VAR,
-    /** C times (mean high, mean low, invStd, variance). */
+    /** C times, or for each row, (mean high, mean low, invStd, variance). */
     STATS,
-    /** C times (dBeta/M, dGamma/M). */
+    /** C times (dBeta/M, dGamma/M), or for each row the means of dy·gamma and dy·gamma·xHat. */
     SUMS,
+    /** C times (mean high, mean low, 0, variance), averaged over samples. */
+    AVERAGES,
     /** The workspace. */
     PARTIALS,
     /** A vector of two floats, high and low. */

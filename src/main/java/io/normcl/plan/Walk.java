@@ -1,7 +1,6 @@
 package io.normcl.plan;
 
 import io.normcl.device.Limits;
-import io.normcl.tensor.ChannelView;
 
 /** One layout's way to walk a channel view with one kernel family: its launches and whether it can do with one. */
 sealed interface Walk permits ChannelsFirst, ChannelsLast {
@@ -38,8 +37,18 @@ sealed interface Walk permits ChannelsFirst, ChannelsLast {
     }
 
     /** Outputs go past the caches of a CPU where they don't fit half of them. */
-    static int streams(ChannelView view, Limits limits, Family family) {
-        return family == Family.WIDE && view.elements() * Float.BYTES > limits.cacheBytes() / 2 ? 1 : 0;
+    static int streams(long elements, Form form, Limits limits, Family family) {
+        return family == Family.WIDE && elements * form.type().bytes() > limits.cacheBytes() / 2 ? 1 : 0;
+    }
+
+    /** Loop iterations that a work-item may make in one pass over its values; a fused kernel makes up to three. */
+    static long mostSteps(Limits limits) {
+        return limits.loopSteps() / 4;
+    }
+
+    /** Loop iterations that a run of values costs a work-item, its last values one by one. */
+    static long steps(long values, int width, int besides) {
+        return 2 + values / ((long) width * besides) + 4 * (values % width);
     }
 
     static long ceilDiv(long a, long b) {

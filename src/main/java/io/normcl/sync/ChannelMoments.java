@@ -49,6 +49,63 @@ public final class ChannelMoments {
     }
 
     /**
+     * Adds what others merged, after what is here.
+     *
+     * @param others of as many channels; read
+     * @throws IllegalArgumentException if the channels differ
+     */
+    public void merge(ChannelMoments others) {
+        if (others.channels() != channels()) {
+            throw new IllegalArgumentException("moments must be of the same channels: channels=" + channels()
+                    + ", others' channels=" + others.channels());
+        }
+        for (int c = 0; c < mean.length; c++) {
+            merge(c, others.count[c], others.mean[c], others.m2[c]);
+        }
+    }
+
+    /**
+     * The number of channels.
+     *
+     * @return C
+     */
+    public int channels() {
+        return mean.length;
+    }
+
+    /**
+     * The number of values.
+     *
+     * @param channel the channel
+     * @return how many were merged
+     */
+    public double count(int channel) {
+        return count[channel];
+    }
+
+    /**
+     * All means.
+     *
+     * @return a copy
+     */
+    public double[] means() {
+        return mean.clone();
+    }
+
+    /**
+     * All population variances.
+     *
+     * @return a new array; NaN where there are no values
+     */
+    public double[] variances() {
+        double[] variances = new double[mean.length];
+        for (int c = 0; c < variances.length; c++) {
+            variances[c] = variance(c);
+        }
+        return variances;
+    }
+
+    /**
      * The mean.
      *
      * @param channel the channel

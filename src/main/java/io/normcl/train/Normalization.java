@@ -4,6 +4,7 @@ import static java.util.Objects.requireNonNull;
 
 import io.normcl.BatchNorm;
 import io.normcl.Gradients;
+import io.normcl.Saved;
 import io.normcl.device.Buffer;
 import io.normcl.tensor.Layout;
 import io.normcl.tensor.Tensor;
@@ -18,7 +19,7 @@ final class Normalization extends Layer {
     private final int channels;
     private final Parameter gamma;
     private final Parameter beta;
-    private BatchNorm.@Nullable Saved saved;
+    private @Nullable Saved saved;
 
     Normalization(Memory memory, String name, int places, int channels) {
         super(memory.device);
@@ -59,11 +60,11 @@ final class Normalization extends Layer {
         norm.backward(saved(), tensor(x, n), tensor(dy, n), gradients(dx, n));
     }
 
-    BatchNorm.Saved saved() {
+    Saved saved() {
         return requireNonNull(saved);
     }
 
-    void saved(BatchNorm.Saved forward) {
+    void saved(Saved forward) {
         forget();
         saved = forward;
     }

@@ -1,8 +1,9 @@
 package io.normcl.train;
 
-import io.normcl.BatchNorm;
 import io.normcl.Gradients;
+import io.normcl.Input;
 import io.normcl.Replicas;
+import io.normcl.Saved;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
 import io.normcl.tensor.Tensor;
@@ -210,27 +211,27 @@ public final class Trainer implements AutoCloseable {
     }
 
     private void synchronizedForward(int layer, int norm) {
-        List<Tensor> xs = new ArrayList<>();
+        List<Input> xs = new ArrayList<>();
         List<Tensor> ys = new ArrayList<>();
         for (Network network : networks) {
-            xs.add(network.norms.get(norm).tensor(network.value(layer), network.n()));
+            xs.add(Input.of(network.norms.get(norm).tensor(network.value(layer), network.n())));
             ys.add(network.norms.get(norm).tensor(network.value(layer + 1), network.n()));
         }
-        List<BatchNorm.Saved> saved = replicas.get(norm).forward(xs, ys);
+        List<Saved> saved = replicas.get(norm).forward(xs, ys);
         for (int k = 0; k < networks.size(); k++) {
             networks.get(k).norms.get(norm).saved(saved.get(k));
         }
     }
 
     private void synchronizedBackward(int layer, int norm) {
-        List<BatchNorm.Saved> saved = new ArrayList<>();
-        List<Tensor> xs = new ArrayList<>();
+        List<Saved> saved = new ArrayList<>();
+        List<Input> xs = new ArrayList<>();
         List<Tensor> dys = new ArrayList<>();
         List<Gradients> out = new ArrayList<>();
         for (Network network : networks) {
             Normalization replica = network.norms.get(norm);
             saved.add(replica.saved());
-            xs.add(replica.tensor(network.value(layer), network.n()));
+            xs.add(Input.of(replica.tensor(network.value(layer), network.n())));
             dys.add(replica.tensor(network.gradient(layer + 1), network.n()));
             out.add(replica.gradients(network.gradient(layer), network.n()));
         }

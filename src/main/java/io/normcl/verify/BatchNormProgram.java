@@ -1,8 +1,8 @@
 package io.normcl.verify;
 
 import io.normcl.BatchNormSpec;
-import io.normcl.BatchNormSpec.RunningVariance;
 import io.normcl.Momentum;
+import io.normcl.RunningVariance;
 import io.normcl.tensor.Layout;
 import java.io.IOException;
 import java.util.ArrayList;

@@ -3,6 +3,7 @@ package io.normcl.verify;
 import io.normcl.BatchNorm;
 import io.normcl.BatchNormSpec;
 import io.normcl.Gradients;
+import io.normcl.Saved;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
 import io.normcl.device.DeviceException;
@@ -104,7 +105,7 @@ public final class SelfTest {
             write(norm.gamma(), gamma);
             write(norm.beta(), beta);
             Tensor xTensor = Tensor.of(xs, layout, shape);
-            try (BatchNorm.Saved saved = norm.forward(xTensor, Tensor.of(ys, layout, shape))) {
+            try (Saved saved = norm.forward(xTensor, Tensor.of(ys, layout, shape))) {
                 Gradients out = Gradients.of(Tensor.of(dxs, layout, shape), dGamma, dBeta);
                 norm.backward(saved, xTensor, Tensor.of(dys, layout, shape), out);
                 norm.commit(saved);

@@ -11,6 +11,7 @@ import io.normcl.BatchNorm;
 import io.normcl.BatchNormSpec;
 import io.normcl.Gradients;
 import io.normcl.Rig;
+import io.normcl.Saved;
 import io.normcl.tensor.Layout;
 import io.normcl.tensor.Tensor;
 import java.io.IOException;
@@ -284,10 +285,10 @@ class DeviceTest {
         for (int round = 0; round < 200; round++) {
             try (Device device = Rig.open();
                     BatchNorm norm = BatchNorm.open(device, BatchNormSpec.of(16));
-                    Buffer memory = device.allocate(1 << 20)) {
+                    Buffer memory = device.allocate(8 << 20)) {
                 memory.fill(1);
                 Tensor x = Tensor.of(memory, Layout.CHANNELS_FIRST, 4, 16, 64);
-                try (BatchNorm.Saved saved = norm.forward(x, x)) {
+                try (Saved saved = norm.forward(x, x)) {
                     norm.backward(saved, x, x, Gradients.of(x, norm.gamma(), null));
                     norm.commit(saved);
                 }
@@ -298,7 +299,8 @@ class DeviceTest {
             }
         }
         long grown = residentKilobytes() - before;
-        assertTrue(grown < 150 * 1024, "resident memory grew by " + grown + " kB in 150 rounds of 1 MiB each");
+        // PoCL keeps about 1 MiB of the programs of each round.
+        assertTrue(grown < 4 * 150 * 1024, "resident memory grew by " + grown + " kB in 150 rounds of 8 MiB each");
     }
 
     private static long residentKilobytes() throws IOException {

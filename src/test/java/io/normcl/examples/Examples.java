@@ -1,10 +1,11 @@
 package io.normcl.examples;
 
 import io.normcl.BatchNorm;
-import io.normcl.BatchNorm.Saved;
 import io.normcl.BatchNormSpec;
 import io.normcl.Gradients;
+import io.normcl.Input;
 import io.normcl.Replicas;
+import io.normcl.Saved;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
 import io.normcl.tensor.Layout;
@@ -43,7 +44,7 @@ final class Examples {
 
     /** One synchronized step over two devices with shards of their own. */
     static void twoDevices(
-            Device one, Device two, List<Tensor> xs, List<Tensor> ys, List<Tensor> dys, List<Gradients> gradients) {
+            Device one, Device two, List<Input> xs, List<Tensor> ys, List<Tensor> dys, List<Gradients> gradients) {
         // README: two devices
         BatchNormSpec spec = BatchNormSpec.of(64);
         try (BatchNorm first = BatchNorm.open(one, spec);

@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.normcl.Gradients;
+import io.normcl.Input;
 import io.normcl.Rig;
 import io.normcl.device.Device;
 import io.normcl.tensor.Layout;
@@ -76,7 +77,7 @@ class ExamplesTest {
             Examples.twoDevices(
                     devices.get(0),
                     devices.get(1),
-                    List.of(x1, x2),
+                    List.of(Input.of(x1), Input.of(x2)),
                     List.of(y1, y2),
                     List.of(dy1, dy2),
                     List.of(Gradients.of(dy1, null, null), Gradients.of(dy2, null, null)));

@@ -11,8 +11,10 @@ import org.junit.jupiter.api.Test;
 
 /** Plans are values: what runs, with which sizes, how many bytes; no device is needed. */
 class ChannelPlanTest {
-    private static final Limits CPU = new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true);
-    private static final Limits GPU = new Limits(false, 132, 1024, 48 << 10, 1L << 36, 1L << 37, 50 << 20, true);
+    private static final Limits CPU =
+            new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, Long.MAX_VALUE);
+    private static final Limits GPU =
+            new Limits(false, 132, 1024, 48 << 10, 1L << 36, 1L << 37, 50 << 20, true, Long.MAX_VALUE);
 
     private static List<String> kernels(Plan plan) {
         return plan.calls().stream().map(KernelCall::kernel).toList();
@@ -20,7 +22,7 @@ class ChannelPlanTest {
 
     @Test
     void aChannelThatCanBeHeldTakesOneLaunch() {
-        Plan plan = ChannelPlan.forward(new ChannelView(32, 64, 112 * 112, false), CPU, Tuning.NONE);
+        Plan plan = ChannelPlan.forward(new ChannelView(32, 64, 112 * 112, false), Form.PLAIN, CPU, Tuning.NONE);
         assertEquals(List.of("wide_first_forward_fused"), kernels(plan));
         assertEquals(2L * 4 * 32 * 64 * 112 * 112, plan.bytes());
         assertEquals(0, plan.workspaceBytes());
@@ -28,7 +30,7 @@ class ChannelPlanTest {
 
     @Test
     void aChannelThatCannotTakesThree() {
-        Plan plan = ChannelPlan.forward(new ChannelView(32, 3, 224 * 224, false), CPU, Tuning.NONE);
+        Plan plan = ChannelPlan.forward(new ChannelView(32, 3, 224 * 224, false), Form.PLAIN, CPU, Tuning.NONE);
         assertEquals(List.of("wide_first_stats_partial", "channel_stats_finalize", "wide_first_apply"), kernels(plan));
         assertEquals(3L * 4 * 32 * 3 * 224 * 224, plan.bytes());
         assertEquals(8L * 3 * 3 * plan.splits(), plan.workspaceBytes());
@@ -37,7 +39,8 @@ class ChannelPlanTest {
 
     @Test
     void gpusGetTheCooperativeFamily() {
-        Plan plan = ChannelPlan.backward(new ChannelView(32, 64, 56 * 56, true), GPU, Tuning.NONE, true, true, true);
+        Plan plan = ChannelPlan.backward(
+                new ChannelView(32, 64, 56 * 56, true), Form.PLAIN, GPU, Tuning.NONE, true, true, true);
         assertEquals(
                 List.of(
                         "cooperative_last_backward_partial",
@@ -54,11 +57,11 @@ class ChannelPlanTest {
         Tuning cut = new Tuning(null, false);
         assertEquals(
                 List.of("wide_first_backward_apply"),
-                kernels(ChannelPlan.backward(view, CPU, cut, false, true, false)));
+                kernels(ChannelPlan.backward(view, Form.PLAIN, CPU, cut, false, true, false)));
         assertEquals(
                 List.of("wide_first_backward_partial", "channel_backward_finalize"),
-                kernels(ChannelPlan.backward(view, CPU, cut, true, false, true)));
-        assertEquals(List.of(), kernels(ChannelPlan.backward(view, CPU, cut, true, false, false)));
+                kernels(ChannelPlan.backward(view, Form.PLAIN, CPU, cut, true, false, true)));
+        assertEquals(List.of(), kernels(ChannelPlan.backward(view, Form.PLAIN, CPU, cut, true, false, false)));
     }
 
     @Test
@@ -66,7 +69,8 @@ class ChannelPlanTest {
         ChannelView view = new ChannelView(2, 64, 64, false);
         for (Family family : Family.values()) {
             for (boolean fused : new boolean[] {true, false}) {
-                Plan plan = ChannelPlan.forward(view, GPU, Tuning.of(family).withFused(fused));
+                Plan plan = ChannelPlan.forward(
+                        view, Form.PLAIN, GPU, Tuning.of(family).withFused(fused));
                 assertEquals(fused ? 1 : 3, plan.calls().size());
                 assertTrue(plan.calls().get(0).kernel().startsWith(family == Family.WIDE ? "wide_" : "cooperative_"));
             }
@@ -79,7 +83,7 @@ class ChannelPlanTest {
         for (Limits limits : List.of(CPU, GPU)) {
             for (boolean last : new boolean[] {false, true}) {
                 ChannelView v = new ChannelView(view.n(), view.c(), view.s(), last);
-                Plan plan = ChannelPlan.backward(v, limits, new Tuning(null, false), true, true, true);
+                Plan plan = ChannelPlan.backward(v, Form.PLAIN, limits, new Tuning(null, false), true, true, true);
                 assertEquals(5 * 4 * (1L << 35), plan.bytes());
                 for (KernelCall call : plan.calls()) {
                     assertTrue(call.range().globalX() > 0 && call.range().globalX() < 1L << 31, call.toString());
@@ -96,8 +100,8 @@ class ChannelPlanTest {
 
     @Test
     void groupsStayWithinWeakDevices() {
-        Limits weak = new Limits(false, 1, 96, 16 << 10, 1 << 20, 1 << 20, 0, false);
-        Plan plan = ChannelPlan.forward(new ChannelView(2, 64, 64, true), weak, Tuning.NONE);
+        Limits weak = new Limits(false, 1, 96, 16 << 10, 1 << 20, 1 << 20, 0, false, 65_535);
+        Plan plan = ChannelPlan.forward(new ChannelView(2, 64, 64, true), Form.PLAIN, weak, Tuning.NONE);
         for (KernelCall call : plan.calls()) {
             assertTrue(call.range().localX() <= 96 && Long.bitCount(call.range().localX()) == 1, call.toString());
         }

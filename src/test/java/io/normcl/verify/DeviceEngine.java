@@ -1,11 +1,12 @@
 package io.normcl.verify;
 
 import io.normcl.BatchNorm;
-import io.normcl.BatchNorm.Mode;
 import io.normcl.BatchNorm.Parameters;
-import io.normcl.BatchNorm.Saved;
 import io.normcl.Gradients;
+import io.normcl.Input;
+import io.normcl.Mode;
 import io.normcl.Replicas;
+import io.normcl.Saved;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
 import io.normcl.plan.Tuning;
@@ -79,14 +80,14 @@ final class DeviceEngine implements BatchNormProgram.Engine {
         @Override
         public Step step(boolean training, List<Shard> shards) {
             try (Memory memory = new Memory()) {
-                List<Tensor> xs = new ArrayList<>();
+                List<Input> xs = new ArrayList<>();
                 List<Tensor> ys = new ArrayList<>();
                 List<Tensor> dys = new ArrayList<>();
                 List<Gradients> outs = new ArrayList<>();
                 for (int i = 0; i < shards.size(); i++) {
                     Device device = devices.get(i);
                     Shard shard = shards.get(i);
-                    xs.add(tensor(memory.written(device, shard.x()), shard));
+                    xs.add(Input.of(tensor(memory.written(device, shard.x()), shard)));
                     ys.add(tensor(memory.unwritten(device, shard.x().length), shard));
                     if (shard.dy() != null) {
                         dys.add(tensor(memory.written(device, shard.dy()), shard));
@@ -108,7 +109,7 @@ final class DeviceEngine implements BatchNormProgram.Engine {
         }
 
         private List<Saved> run(
-                boolean training, List<Tensor> xs, List<Tensor> ys, List<Tensor> dys, List<Gradients> outs) {
+                boolean training, List<Input> xs, List<Tensor> ys, List<Tensor> dys, List<Gradients> outs) {
             if (training && (synchronize || layers.size() > 1)) {
                 Replicas replicas = Replicas.of(layers);
                 List<Saved> saved = replicas.forward(xs, ys);

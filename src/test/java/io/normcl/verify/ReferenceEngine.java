@@ -1,6 +1,6 @@
 package io.normcl.verify;
 
-import io.normcl.BatchNormSpec.RunningVariance;
+import io.normcl.RunningVariance;
 import io.normcl.reference.BatchNormReference;
 import io.normcl.reference.BatchNormReference.Gradients;
 import io.normcl.reference.BatchNormReference.Statistics;

@@ -1,0 +1,405 @@
+package io.normcl.plan;
+
+import static io.normcl.plan.Walk.ceilDiv;
+import static io.normcl.plan.Walk.clamp;
+import static io.normcl.plan.Walk.powerOfTwo;
+
+import io.normcl.device.Limits;
+import io.normcl.device.Range;
+import io.normcl.tensor.ChannelView;
+import io.normcl.tensor.RowView;
+import io.normcl.tensor.RowView.Order;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * The passes of layer, RMS, group and instance norm over a row view.
+ *
+ * <p>Where rows can be held near the compute units a pass takes one launch of {@code rows.cl}, whose work-groups take a
+ * block of rows each; where rows are too long or too few for that, have lengths, or channels stand last, they pass
+ * through batch norm's kernels: partial results, their merge per row, and the pass that uses it. A norm per place takes
+ * the fused kernels of {@code channels_last.cl}, to which places are channels. The sums for dGamma and dBeta come out of
+ * the backward's pass where there are rows enough, else out of one of their own.
+ */
+public final class RowPlan {
+    /** Values that one work-group takes at most: some drivers give up on a work-item that loops for too long. */
+    private static final long MOST_OF_A_GROUP = 131_072;
+
+    /** Rows whose sums for dGamma and dBeta a work-group adds up before it touches memory. */
+    private static final long BLOCK = 16;
+
+    private final RowView view;
+    private final RowRule rule;
+    private final Form form;
+    private final Limits limits;
+    private final Tuning tuning;
+    private final boolean wide;
+    private final boolean elementwise;
+    private final Map<String, String> defines;
+    private final long k;
+    private final long c;
+    private final long s;
+    private final long planes;
+    private final int width;
+    private final int span;
+    private final int localSize;
+    private final long atOnce;
+
+    private RowPlan(RowView view, RowRule rule, Form form, Limits limits, Tuning tuning) {
+        this.view = view;
+        this.rule = rule;
+        this.form = form;
+        this.limits = limits;
+        this.tuning = tuning;
+        wide = tuning.family(limits) == Family.WIDE;
+        elementwise = view.s() == 1;
+        defines = Defines.with(rule.defines(), "ELEMENTWISE", elementwise ? 1 : 0);
+        k = elementwise ? 1 : view.runs();
+        c = elementwise ? view.groups() : view.affine();
+        s = elementwise ? view.runs() : view.s();
+        planes = view.n() * c;
+        width = wide ? 16 : s % 4 == 0 ? 4 : 1;
+        int most = wide ? 1 : Walk.mostItems(limits);
+        long along = Math.max(s, Math.min(view.d(), 32));
+        span = Math.max(
+                powerOfTwo(ceilDiv(along, width), Math.min(32, most)), powerOfTwo(ceilDiv(along, 4L * width), most));
+        localSize = Math.max(span, Math.min(64, most));
+        atOnce = localSize / span;
+    }
+
+    /**
+     * The forward.
+     *
+     * @param view the tensor, not empty
+     * @param rule the norm
+     * @param form how it is stored and what is fused
+     * @param limits the device
+     * @param tuning what to override
+     * @return one call, or three: partial, finalize, apply
+     */
+    public static Plan forward(RowView view, RowRule rule, Form form, Limits limits, Tuning tuning) {
+        return new RowPlan(view, rule, form, limits, tuning).forward();
+    }
+
+    /**
+     * The backward. The finalize of dGamma and dBeta uses {@link Slot#SUMS} too, which therefore holds as many pairs as
+     * there are rows and as there are values of gamma.
+     *
+     * @param view the tensor, not empty
+     * @param rule the norm
+     * @param form how it is stored and what is fused
+     * @param limits the device
+     * @param tuning what to override
+     * @param dx whether the gradient of the input is wanted
+     * @param parameters whether the gradient of gamma or beta is wanted
+     * @return the calls, without those that nothing needs
+     */
+    public static Plan backward(
+            RowView view, RowRule rule, Form form, Limits limits, Tuning tuning, boolean dx, boolean parameters) {
+        return new RowPlan(view, rule, form, limits, tuning).backward(dx, parameters);
+    }
+
+    /**
+     * The mean and the unbiased variance of each channel, averaged over the samples, where a row is a channel of a
+     * sample.
+     *
+     * @param view the tensor
+     * @param form whether it has lengths
+     * @param limits the device
+     * @return one call; it writes {@link Slot#AVERAGES}
+     */
+    public static Plan average(RowView view, Form form, Limits limits) {
+        KernelCall call = ChannelPlan.perChannel(
+                "channel_stats_average",
+                form.masked() ? Map.of("MASKED", "1") : Map.of(),
+                view.groups(),
+                limits,
+                List.of(Slot.STATS, Slot.LENGTHS, Slot.AVERAGES, view.groups(), view.n(), lines(view.d(), form)));
+        return new Plan(List.of(call), 1, 0, 16 * view.rows());
+    }
+
+    /** What a sample's length is multiplied by to give the values of a row; without lengths, the values. */
+    private static long lines(long d, Form form) {
+        return form.masked() ? d / form.line() : d;
+    }
+
+    private Plan forward() {
+        if (view.order() == Order.PER_PLACE) {
+            return new Plan(List.of(perPlace().forwardFused()), 1, 0, form.forwardBytes(view.elements(), 2));
+        }
+        if (held(1)) {
+            KernelCall call = rows(
+                    "rows_forward_fused",
+                    false,
+                    groups(),
+                    List.of(
+                            Slot.X,
+                            Slot.ADDEND,
+                            Slot.SUM,
+                            Slot.Z,
+                            Slot.Y,
+                            Slot.STATS,
+                            Slot.GAMMA,
+                            Slot.BETA,
+                            view.rows(),
+                            c,
+                            k,
+                            s,
+                            Slot.EPS));
+            return new Plan(List.of(call), 1, 0, form.forwardBytes(view.elements(), 2));
+        }
+        boolean last = view.order() == Order.CHANNELS_LAST;
+        Walk stats = last
+                ? last()
+                : ChannelsFirst.of(
+                        new ChannelView(1, view.rows(), view.d(), false),
+                        1,
+                        view.groups(),
+                        defines,
+                        form,
+                        limits,
+                        tuning);
+        long parts = last ? k : 1;
+        KernelCall merge = ChannelPlan.perChannel(
+                "channel_stats_finalize",
+                rule.defines(),
+                view.rows(),
+                limits,
+                List.of(Slot.PARTIALS, Slot.STATS, view.rows(), parts, stats.splits(), Slot.EPS));
+        return new Plan(
+                List.of(stats.statsPartial(), merge, (last ? stats : inPlanes()).apply()),
+                stats.splits(),
+                8L * ChannelPlan.FORWARD_PARTIAL * stats.splits() * view.rows() * parts,
+                form.forwardBytes(view.elements(), 3));
+    }
+
+    private Plan backward(boolean dx, boolean parameters) {
+        if (view.order() == Order.PER_PLACE) {
+            return perPlaceBackward(dx, parameters);
+        }
+        boolean held = held(2);
+        if (dx && held && (!elementwise || (parameters && inOnePass()))) {
+            return heldTogether(parameters);
+        }
+        List<KernelCall> calls = new ArrayList<>();
+        long workspace = 0;
+        int passes = 0;
+        int reads = 0;
+        if (elementwise && parameters) {
+            workspace = columns(calls);
+            passes += 2;
+            reads++;
+        }
+        if (dx && held) {
+            calls.add(backwardFused(false, groups()));
+            passes += 3;
+            reads++;
+        } else if (dx || (parameters && !elementwise)) {
+            Walk sums = view.order() == Order.CHANNELS_LAST ? last() : eachPlane(defines);
+            workspace = Math.max(workspace, partials(sums.splits() * planes));
+            calls.add(sums.backwardPartial());
+            if (parameters && !elementwise) {
+                calls.add(parameterSums(sums.splits() * view.n()));
+            }
+            if (dx) {
+                calls.add(rowSums(sums.splits()));
+                calls.add((view.order() == Order.CHANNELS_LAST ? sums : inPlanes()).backwardApply(true));
+            }
+            passes += dx ? 5 : 2;
+            reads += dx ? 2 : 1;
+        }
+        return new Plan(calls, 1, workspace, form.backwardBytes(view.elements(), passes, reads));
+    }
+
+    private Plan perPlaceBackward(boolean dx, boolean parameters) {
+        List<KernelCall> calls = new ArrayList<>();
+        long workspace = 0;
+        if (parameters) {
+            Walk sums = eachPlane(Defines.with(defines, "PER_PLACE", 1));
+            workspace = partials(sums.splits() * planes);
+            calls.add(sums.backwardPartial());
+            calls.add(parameterSums(sums.splits() * view.n()));
+        }
+        if (dx) {
+            calls.add(perPlace().backwardFused());
+        }
+        return new Plan(
+                calls,
+                1,
+                workspace,
+                form.backwardBytes(
+                        view.elements(), (parameters ? 2 : 0) + (dx ? 3 : 0), (parameters ? 1 : 0) + (dx ? 1 : 0)));
+    }
+
+    /** dx and the partial sums for dGamma and dBeta in one pass; where gamma is per run, the pass has them anyway. */
+    private Plan heldTogether(boolean parameters) {
+        long groups = elementwise ? clamp(view.rows() / (BLOCK * atOnce), 1, groups()) : groups();
+        long splits = elementwise ? groups * atOnce : view.n();
+        KernelCall rows = backwardFused(true, groups);
+        return new Plan(
+                parameters ? List.of(rows, parameterSums(splits)) : List.of(rows),
+                1,
+                partials(splits * view.affine()),
+                form.backwardBytes(view.elements(), 3, 1));
+    }
+
+    private boolean inOnePass() {
+        return c == 1 && view.rows() / (BLOCK * atOnce) >= (wide ? 1L : 8L) * limits.computeUnits();
+    }
+
+    /** Sums down the columns: dGamma and dBeta where each value of a row has its own. */
+    private long columns(List<KernelCall> calls) {
+        long wanted = ceilDiv((wide ? 8L : 4L) * limits.computeUnits(), c);
+        long most = clamp(view.n() / (BLOCK * atOnce), 1, 4096);
+        long splits = clamp(Math.max(wanted, view.elements() / MOST_OF_A_GROUP), 1, most);
+        long vector = (long) span * width;
+        long tile = ceilDiv(ceilDiv(s, ceilDiv(wanted, splits)), vector) * vector;
+        calls.add(rows(
+                "rows_columns_partial",
+                true,
+                ceilDiv(s, tile) * c * splits,
+                List.of(
+                        Slot.X,
+                        Slot.Z,
+                        Slot.DY,
+                        Slot.STATS,
+                        Slot.GAMMA,
+                        Slot.BETA,
+                        Slot.PARTIALS,
+                        view.rows(),
+                        c,
+                        s,
+                        tile,
+                        splits)));
+        calls.add(parameterSums(splits * atOnce));
+        return partials(splits * atOnce * view.affine());
+    }
+
+    private KernelCall backwardFused(boolean parameters, long groups) {
+        return rows(
+                "rows_backward_fused",
+                parameters,
+                groups,
+                List.of(
+                        Slot.X,
+                        Slot.Z,
+                        Slot.DY,
+                        Slot.DX,
+                        Slot.DZ,
+                        Slot.STATS,
+                        Slot.GAMMA,
+                        Slot.BETA,
+                        Slot.PARTIALS,
+                        view.rows(),
+                        c,
+                        k,
+                        s));
+    }
+
+    private KernelCall parameterSums(long splits) {
+        return ChannelPlan.perChannel(
+                "channel_backward_finalize",
+                Map.of(),
+                view.affine(),
+                limits,
+                List.of(
+                        Slot.PARTIALS,
+                        Slot.SUMS,
+                        Slot.D_GAMMA,
+                        Slot.D_BETA,
+                        view.affine(),
+                        splits,
+                        view.d(),
+                        Slot.ACCUMULATE));
+    }
+
+    private KernelCall rowSums(long splits) {
+        return ChannelPlan.perChannel(
+                "row_backward_finalize",
+                form.masked() ? Defines.with(defines, "MASKED", 1) : defines,
+                view.rows(),
+                limits,
+                List.of(
+                        Slot.PARTIALS,
+                        Slot.GAMMA,
+                        Slot.LENGTHS,
+                        Slot.SUMS,
+                        view.rows(),
+                        c,
+                        k,
+                        splits,
+                        lines(view.d(), form)));
+    }
+
+    /** Rows must be neighbouring values and occupy the device, and those in flight must fit half its cache. */
+    private boolean held(int tensors) {
+        Boolean wanted = tuning.fused();
+        if (view.order() != Order.ROWS || form.masked() || wanted != null) {
+            return view.order() == Order.ROWS && !form.masked() && wanted != null && wanted;
+        }
+        long units = limits.computeUnits();
+        long rowBytes = view.d() * form.type().bytes() * tensors;
+        boolean small = view.elements() <= 32_768;
+        return small
+                || (view.rows() >= (wide ? 4L : 1L) * units
+                        && rowBytes * Math.min(view.rows(), units) <= limits.cacheBytes() / 2
+                        && view.d() * tensors <= MOST_OF_A_GROUP);
+    }
+
+    private long groups() {
+        long most = Math.max((wide ? 8L : 32L) * limits.computeUnits(), view.elements() / MOST_OF_A_GROUP);
+        return clamp(Math.min(ceilDiv(view.rows(), atOnce), view.elements() / 1024), 1, most);
+    }
+
+    /** Every plane, or row, as a channel of its own. */
+    private Walk eachPlane(Map<String, String> more) {
+        return ChannelsFirst.of(new ChannelView(1, planes, s, false), k, c, more, form, limits, tuning);
+    }
+
+    private Walk inPlanes() {
+        return ChannelsFirst.of(new ChannelView(view.n(), c, s, false), k, c, defines, form, limits, tuning);
+    }
+
+    private Walk last() {
+        return ChannelsLast.of(new ChannelView(1, c, s, true), view.n(), k, defines, form, limits, tuning);
+    }
+
+    /** Each group of a sample as a tensor (K, S) of its own. */
+    private Walk perPlace() {
+        return ChannelsLast.of(
+                new ChannelView(1, s, k, true),
+                view.n() * view.groups(),
+                view.groups(),
+                Defines.with(defines, "ROW_AFFINE", 1),
+                form,
+                limits,
+                tuning);
+    }
+
+    private KernelCall rows(String kernel, boolean parameters, long groups, List<Object> args) {
+        Map<String, String> own = Defines.of(
+                limits,
+                "LOCAL_SIZE",
+                localSize,
+                "WIDTH",
+                width,
+                "SPAN",
+                span,
+                "PARAMETERS",
+                parameters ? 1 : 0,
+                "STREAM",
+                Walk.streams(view.elements(), form, limits, wide ? Family.WIDE : Family.COOPERATIVE));
+        String name = (localSize == 1 ? "wide_" : "cooperative_") + kernel;
+        return new KernelCall(
+                "rows.cl",
+                name,
+                Defines.with(Defines.with(own, form.defines()), defines),
+                Range.of(groups * localSize, localSize),
+                args);
+    }
+
+    private static long partials(long count) {
+        return 8L * ChannelPlan.BACKWARD_PARTIAL * count;
+    }
+}

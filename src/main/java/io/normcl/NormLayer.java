@@ -34,7 +34,7 @@ import org.jspecify.annotations.Nullable;
  *
  * <p>Calls return before the device is done, in the order of the device's queue. One thread at a time.
  */
-public abstract sealed class NormLayer implements AutoCloseable permits BatchNorm {
+public abstract sealed class NormLayer implements AutoCloseable permits BatchNorm, RowNorm {
     /** What a saved value holds: for each set of statistics 4 floats, and 2 for each or for each value of gamma. */
     record Memory(Buffer stats, Buffer sums) {}
 

@@ -27,7 +27,7 @@ import org.jspecify.annotations.Nullable;
  *
  * <p>Calls return before the device is done, in the order of the device's queue. One thread at a time.
  */
-public abstract sealed class RowNorm extends NormLayer permits LayerNorm {
+public abstract sealed class RowNorm extends NormLayer permits LayerNorm, RmsNorm {
     private static final int FORWARD = 0;
     private static final int BACKWARD = 16;
 
@@ -133,7 +133,7 @@ public abstract sealed class RowNorm extends NormLayer permits LayerNorm {
     }
 
     RowView checkedView(Input in) {
-        boolean wholeRows = this instanceof LayerNorm;
+        boolean wholeRows = this instanceof LayerNorm || this instanceof RmsNorm;
         requireInput(in, wholeRows, !wholeRows);
         return view(in.x());
     }

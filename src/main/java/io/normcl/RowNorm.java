@@ -27,7 +27,7 @@ import org.jspecify.annotations.Nullable;
  *
  * <p>Calls return before the device is done, in the order of the device's queue. One thread at a time.
  */
-public abstract sealed class RowNorm extends NormLayer permits LayerNorm, RmsNorm, GroupNorm {
+public abstract sealed class RowNorm extends NormLayer permits LayerNorm, RmsNorm, GroupNorm, InstanceNorm {
     private static final int FORWARD = 0;
     private static final int BACKWARD = 16;
 

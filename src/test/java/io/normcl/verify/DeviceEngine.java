@@ -9,6 +9,7 @@ import io.normcl.Replicas;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
 import io.normcl.plan.Tuning;
+import io.normcl.tensor.Activation;
 import io.normcl.tensor.Tensor;
 import io.normcl.verify.BatchNormProgram.Result;
 import io.normcl.verify.BatchNormProgram.Setup;
@@ -38,6 +39,9 @@ final class DeviceEngine implements BatchNormProgram.Engine {
 
     @Override
     public BatchNormProgram.Layer open(Setup setup) {
+        if (!setup.activation().equals(Activation.NONE)) {
+            throw new UnsupportedOperationException("no activation: activation=" + setup.activation());
+        }
         return new Layer(setup);
     }
 
@@ -86,6 +90,9 @@ final class DeviceEngine implements BatchNormProgram.Engine {
                 for (int i = 0; i < shards.size(); i++) {
                     Device device = devices.get(i);
                     Shard shard = shards.get(i);
+                    if (shard.z() != null) {
+                        throw new UnsupportedOperationException("no residual: shard=" + i);
+                    }
                     xs.add(tensor(memory.written(device, shard.x()), shard));
                     ys.add(tensor(memory.unwritten(device, shard.x().length), shard));
                     if (shard.dy() != null) {
@@ -101,7 +108,7 @@ final class DeviceEngine implements BatchNormProgram.Engine {
                 List<Result> results = new ArrayList<>();
                 for (int i = 0; i < shards.size(); i++) {
                     double[] y = read(ys.get(i).buffer());
-                    results.add(outs.isEmpty() ? new Result(y, null, null, null) : result(y, outs.get(i)));
+                    results.add(outs.isEmpty() ? new Result(y, null, null, null, null) : result(y, outs.get(i)));
                 }
                 return commit(training, results, saved);
             }
@@ -157,7 +164,7 @@ final class DeviceEngine implements BatchNormProgram.Engine {
 
         private static Result result(double[] y, Gradients out) {
             Tensor dx = out.dx();
-            return new Result(y, read(dx == null ? null : dx.buffer()), read(out.dGamma()), read(out.dBeta()));
+            return new Result(y, read(dx == null ? null : dx.buffer()), null, read(out.dGamma()), read(out.dBeta()));
         }
 
         @Override

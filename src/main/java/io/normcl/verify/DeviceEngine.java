@@ -127,19 +127,20 @@ final class DeviceEngine implements BatchNormProgram.Engine {
 
         /** Moves the running statistics and sees that the replicas agree to the bit. */
         private Step commit(boolean training, List<Result> results, List<Saved> saved) {
-            Step first = null;
+            List<Step> steps = new ArrayList<>();
             for (int i = 0; i < saved.size(); i++) {
                 BatchNorm layer = layers.get(i);
                 layer.commit(saved.get(i));
                 Step step = new Step(
                         results,
-                        read(layer.runningMean()),
-                        read(layer.runningVar()),
+                        optional(layer.runningMean()),
+                        optional(layer.runningVar()),
                         layer.batchesTracked(),
                         training ? saved.get(i).mean() : null,
                         training ? doubles(saved.get(i).invStd()) : null);
                 saved.get(i).close();
-                first = first == null ? step : first;
+                steps.add(step);
+                Step first = steps.get(0);
                 if (!Arrays.equals(first.runningMean(), step.runningMean())
                         || !Arrays.equals(first.runningVar(), step.runningVar())
                         || !Arrays.equals(first.mean(), step.mean())
@@ -148,7 +149,7 @@ final class DeviceEngine implements BatchNormProgram.Engine {
                     throw new IllegalStateException("replica " + i + " has other statistics than replica 0");
                 }
             }
-            return first;
+            return steps.get(0);
         }
 
         private Tensor tensor(Buffer buffer, Shard shard) {
@@ -157,7 +158,8 @@ final class DeviceEngine implements BatchNormProgram.Engine {
 
         private static Result result(double[] y, Gradients out) {
             Tensor dx = out.dx();
-            return new Result(y, read(dx == null ? null : dx.buffer()), read(out.dGamma()), read(out.dBeta()));
+            return new Result(
+                    y, optional(dx == null ? null : dx.buffer()), optional(out.dGamma()), optional(out.dBeta()));
         }
 
         @Override
@@ -206,10 +208,11 @@ final class DeviceEngine implements BatchNormProgram.Engine {
         }
     }
 
-    private static double @Nullable [] read(@Nullable Buffer buffer) {
-        if (buffer == null) {
-            return null;
-        }
+    private static double @Nullable [] optional(@Nullable Buffer buffer) {
+        return buffer == null ? null : read(buffer);
+    }
+
+    private static double[] read(Buffer buffer) {
         float[] floats = new float[(int) (buffer.bytes() / Float.BYTES)];
         buffer.read(floats);
         return doubles(floats);

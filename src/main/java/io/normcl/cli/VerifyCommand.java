@@ -36,8 +36,6 @@ import picocli.CommandLine.Spec;
             "2:something can't be done as asked"
         })
 final class VerifyCommand implements Callable<Integer> {
-    private static final String CLEAR_LINE = "\r\u001b[K";
-
     @Spec
     @SuppressWarnings("NullAway.Init") // picocli's
     private CommandSpec spec;
@@ -97,18 +95,23 @@ final class VerifyCommand implements Callable<Integer> {
                 .collect(Collectors.joining(", ")));
         Verification verification = new Verification(devices);
         List<Finding> findings = new ArrayList<>();
-        try (ProgressBar bar = Progress.isTerminal() ? bar(cases.names().size()) : null) {
+        boolean terminal = Progress.isTerminal();
+        try (ProgressBar bar = terminal ? bar(cases.names().size()) : null) {
             for (String name : cases.names()) {
                 Finding finding = verification.run(cases, name);
-                finding.lines().forEach(line -> print.println((bar == null ? "" : CLEAR_LINE) + line));
+                findings.add(finding);
                 if (out != null) {
                     Verification.write(finding, out);
                 }
-                findings.add(finding);
-                if (bar != null) {
-                    bar.step();
+                if (bar == null) {
+                    finding.lines().forEach(print::println);
+                } else {
+                    bar.step(); // and lines afterwards: the bar would overwrite them
                 }
             }
+        }
+        if (terminal) {
+            findings.forEach(finding -> finding.lines().forEach(print::println));
         }
         Finding.totals(findings).forEach(print::println);
         return findings.stream().noneMatch(finding -> finding.outcome() == Outcome.FAILED);

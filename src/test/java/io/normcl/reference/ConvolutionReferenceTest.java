@@ -63,7 +63,7 @@ class ConvolutionReferenceTest {
         assertArrayEquals(new double[] {21, 42, 1063, 43, 86, 1129}, y);
     }
 
-    /** Against seven loops over one output value each, and the transposed one as that's adjoint. */
+    /** Against loops over each output value, and the transposed one as the adjoint. */
     @Test
     void threeDimensions() {
         Random random = new Random(5);
@@ -97,7 +97,7 @@ class ConvolutionReferenceTest {
         }
         assertArrayEquals(expected, reference.convolve(x, xShape, weight, weightShape, null), 1e-14);
 
-        // Its own output size from (3, 2, 2): the last place of a size that the stride leaves over gets nothing.
+        // One row less than x has, which the stride leaves over.
         int[] backShape = reference.transposedShape(yShape, weightShape);
         assertArrayEquals(new int[] {2, 4, 3, 3, 5}, backShape);
         double[] dy = random.doubles(expected.length).toArray();

@@ -26,9 +26,9 @@ public record BatchNormSpec(
 
     /** Which variance enters the running variance. */
     public enum RunningVariance {
-        /** Divided by M − 1: PyTorch, TensorFlow 1, DL4J. */
+        /** Divided by M − 1: PyTorch, TensorFlow 1. */
         UNBIASED,
-        /** Divided by M: Keras 3, Flax, ONNX. */
+        /** Divided by M: Keras 3, Flax, ONNX, DL4J. */
         BIASED
     }
 

@@ -45,8 +45,9 @@ public record AffineState(float @Nullable [] gamma, float @Nullable [] beta, lon
         Entry gamma = tensors.get(gammaName);
         Entry beta = tensors.get(betaName);
         Entry either = gamma != null ? gamma : beta;
-        boolean fits = either != null && either.dtype().equals("F32");
-        if (either == null || !fits || (beta != null && !either.toString().equals(beta.toString()))) {
+        if (either == null
+                || !either.dtype().equals("F32")
+                || (beta != null && !either.toString().equals(beta.toString()))) {
             throw new IllegalArgumentException("a norm's tensors are F32 and of one shape, one of them there: "
                     + gammaName + "=" + told(gamma) + ", " + betaName + "=" + told(beta));
         }

@@ -10,7 +10,7 @@
  *   channel_running_commit     running = keep*running + take*statistic                 updates runningMean, runningVar
  *
  * stats: C x (mean high, mean low, invStd, variance). sums: C x (dBeta/M, dGamma/M).
- * The running statistics are updated with one fma per value, so that every device ends with the same bits.
+ * The running statistics move by float operations alone, so that every device ends with the same bits.
  *
  *   CENTERED     1: values are taken about their mean; 0: the mean is 0 by definition (RMS norm)
  *   ELEMENTWISE  row_backward_finalize: 1 gamma is in the partials already
@@ -126,16 +126,27 @@ __kernel void channel_stats_average(
     }
 }
 
+/* keep*old + take*new of high and low parts, rounded once, by the same operations on every device. */
+static inline float moved(float2 keep, float old, float2 take, float2 new) {
+    float p = keep.x * old;
+    float q = take.x * new.x;
+    float sum = p + q;
+    float t = sum - p;
+    float low = (p - (sum - t)) + (q - t) + fma(keep.x, old, -p) + fma(take.x, new.x, -q) + keep.y * old +
+                take.y * new.x + take.x * new.y;
+    return isfinite(sum) ? sum + low : sum;
+}
+
 __kernel void channel_running_commit(
-    const __global float4 *stats, __global float *runningMean, __global float *runningVar, long C, float keep,
-    float takeMean, float takeVar, int keepVar, int skipNonFinite) {
+    const __global float4 *stats, __global float *runningMean, __global float *runningVar, long C, float2 keep,
+    float2 takeMean, float2 takeVar, int keepVar, int skipNonFinite) {
     long channel = get_global_id(0);
     if (channel < C) {
         float4 own = stats[channel];
         if (!(skipNonFinite && !(isfinite(own.x) && isfinite(own.w)))) {
-            runningMean[channel] = fma(takeMean, own.x, keep * runningMean[channel]);
+            runningMean[channel] = moved(keep, runningMean[channel], takeMean, own.xy);
             if (!keepVar) {
-                runningVar[channel] = fma(takeVar, own.w, keep * runningVar[channel]);
+                runningVar[channel] = moved(keep, runningVar[channel], takeVar, (float2)(own.w, 0.0f));
             }
         }
     }

@@ -146,7 +146,8 @@ KERNEL(rows_backward_fused)
             real inv_std = real_of((float2)(stats[row].z, 0.0f));
             real a = real_of((float2)(0.0f, 0.0f));
             real b = a;
-            for (long plane = row * K; plane < row * K + K; plane++) {
+            for (long k = 0; k < K; k++) { /* a barrier is inside */
+                long plane = row * K + k;
                 const __global float *weight = AFFINE(gamma, plane % C, S);
                 long start = plane * S;
                 realv sum = REALV_ZERO;

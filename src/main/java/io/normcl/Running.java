@@ -65,9 +65,9 @@ final class Running {
             Map<Slot, Object> slots = new EnumMap<>(Slot.class);
             put(slots);
             slots.put(Slot.STATS, stats);
-            slots.put(Slot.KEEP, (float) (1 - weight));
-            slots.put(Slot.TAKE_MEAN, (float) weight);
-            slots.put(Slot.TAKE_VAR, (float) (weight * factor));
+            slots.put(Slot.KEEP, pair(1 - weight));
+            slots.put(Slot.TAKE_MEAN, pair(weight));
+            slots.put(Slot.TAKE_VAR, pair(weight * factor));
             slots.put(Slot.KEEP_VAR, count == 1 ? 1 : 0);
             slots.put(Slot.SKIP_NON_FINITE, policy == NonFinite.SKIP ? 1 : 0);
             KernelCall call = move;
@@ -92,6 +92,12 @@ final class Running {
             mean.write(newMean);
             variance.write(newVariance);
         }
+    }
+
+    /** A high and a low float. */
+    private static float[] pair(double value) {
+        float high = (float) value;
+        return new float[] {high, (float) (value - high)};
     }
 
     static void requireFinite(double[] means, double[] variances) {

@@ -4,6 +4,6 @@ package io.normcl;
 public enum RunningVariance {
     /** Divided by M − 1: PyTorch, TensorFlow 1. */
     UNBIASED,
-    /** Divided by M: Keras 3, Flax, ONNX. */
+    /** Divided by M: Keras 3, Flax, ONNX, DL4J. */
     BIASED
 }

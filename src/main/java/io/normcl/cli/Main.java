@@ -18,7 +18,13 @@ import picocli.CommandLine.ScopeType;
 @Command(
         name = "normcl",
         description = "Neural-network normalization on any OpenCL device.",
-        subcommands = {DevicesCommand.class, TrainCommand.class, DemoCommand.class, BenchCommand.class},
+        subcommands = {
+            DevicesCommand.class,
+            VerifyCommand.class,
+            TrainCommand.class,
+            DemoCommand.class,
+            BenchCommand.class
+        },
         mixinStandardHelpOptions = true,
         versionProvider = Main.Version.class,
         scope = ScopeType.INHERIT)

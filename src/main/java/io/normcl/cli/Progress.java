@@ -27,7 +27,7 @@ final class Progress implements Watcher, AutoCloseable {
     }
 
     @SuppressWarnings("SystemConsoleNull") // Main sees to it that from Java 22 on it still is null elsewhere
-    private static boolean isTerminal() {
+    static boolean isTerminal() {
         return System.console() != null;
     }
 

@@ -46,11 +46,11 @@ public enum Slot {
     EPS,
     /** 1 to add to dGamma and dBeta, 0 to overwrite them. */
     ACCUMULATE,
-    /** What the running statistics are multiplied by at a commit. */
+    /** What the running statistics are multiplied by at a commit, a vector of two floats. */
     KEEP,
-    /** What the batch's mean is multiplied by at a commit. */
+    /** What the batch's mean is multiplied by at a commit, a vector of two floats. */
     TAKE_MEAN,
-    /** What the batch's variance is multiplied by at a commit. */
+    /** What the batch's variance is multiplied by at a commit, a vector of two floats. */
     TAKE_VAR,
     /** 1 to leave the running variance alone. */
     KEEP_VAR,

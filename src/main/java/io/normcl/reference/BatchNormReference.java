@@ -102,7 +102,7 @@ public final class BatchNormReference {
      * @throws IllegalArgumentException if a part is not whole samples
      */
     public Statistics statistics(List<double[]> shards) {
-        Sum[] sums = sums();
+        Sum[] sums = Sum.zeros(channels);
         long count = 0;
         for (double[] x : shards) {
             count += samples(x) * spatial;
@@ -118,7 +118,7 @@ public final class BatchNormReference {
                 mean[c] = sums[c].value() / count;
                 meanLow[c] = sums[c].remainder(mean[c], count) / count;
             }
-            Sum[] squares = sums();
+            Sum[] squares = Sum.zeros(channels);
             for (double[] x : shards) {
                 for (int i = 0; i < x.length; i++) {
                     int c = channel(i);
@@ -180,8 +180,8 @@ public final class BatchNormReference {
             List<double[]> dys) {
         check(statistics, gamma);
         double[] invStd = statistics.invStd(eps);
-        Sum[] sumDy = sums();
-        Sum[] sumDyX = sums();
+        Sum[] sumDy = Sum.zeros(channels);
+        Sum[] sumDyX = Sum.zeros(channels);
         List<Gradients> gradients = new ArrayList<>();
         for (int shard = 0; shard < xs.size(); shard++) {
             double[] x = xs.get(shard);
@@ -190,8 +190,8 @@ public final class BatchNormReference {
                 throw new IllegalArgumentException(
                         "dy has the size of x: shard=" + shard + ", x=" + x.length + ", dy=" + dy.length);
             }
-            Sum[] localDy = sums();
-            Sum[] localDyX = sums();
+            Sum[] localDy = Sum.zeros(channels);
+            Sum[] localDyX = Sum.zeros(channels);
             for (int i = 0; i < x.length; i++) {
                 int c = channel(i);
                 double dyX = dy[i] * normalized(statistics, invStd, c, x[i]);
@@ -200,10 +200,10 @@ public final class BatchNormReference {
                 sumDy[c].add(dy[i]);
                 sumDyX[c].add(dyX);
             }
-            gradients.add(new Gradients(new double[x.length], values(localDyX), values(localDy)));
+            gradients.add(new Gradients(new double[x.length], Sum.values(localDyX), Sum.values(localDy)));
         }
-        double[] meanDy = values(sumDy);
-        double[] meanDyX = values(sumDyX);
+        double[] meanDy = Sum.values(sumDy);
+        double[] meanDyX = Sum.values(sumDyX);
         for (int c = 0; c < channels; c++) {
             meanDy[c] = batchStatistics ? meanDy[c] / statistics.count() : 0;
             meanDyX[c] = batchStatistics ? meanDyX[c] / statistics.count() : 0;
@@ -276,37 +276,5 @@ public final class BatchNormReference {
                     "a tensor is whole samples: C=" + channels + ", S=" + spatial + ", values=" + x.length);
         }
         return size == 0 ? 0 : x.length / size;
-    }
-
-    private Sum[] sums() {
-        Sum[] sums = new Sum[channels];
-        Arrays.setAll(sums, c -> new Sum());
-        return sums;
-    }
-
-    private static double[] values(Sum[] sums) {
-        return Arrays.stream(sums).mapToDouble(Sum::value).toArray();
-    }
-
-    /** A sum of a high part and the rounding errors of all its additions (Neumaier 1974). */
-    private static final class Sum {
-        private double high;
-        private double low;
-
-        void add(double value) {
-            double sum = high + value;
-            double added = sum - high;
-            low += (high - (sum - added)) + (value - added);
-            high = sum;
-        }
-
-        double value() {
-            return Double.isFinite(high) ? high + low : high;
-        }
-
-        /** The sum less {@code quotient·count}, rounded once or twice. */
-        double remainder(double quotient, long count) {
-            return Double.isFinite(quotient) ? Math.fma(-quotient, (double) count, high) + low : 0;
-        }
     }
 }

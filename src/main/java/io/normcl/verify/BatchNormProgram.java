@@ -3,6 +3,7 @@ package io.normcl.verify;
 import io.normcl.BatchNormSpec;
 import io.normcl.Momentum;
 import io.normcl.RunningVariance;
+import io.normcl.tensor.Activation;
 import io.normcl.tensor.Layout;
 import java.io.IOException;
 import java.util.ArrayList;
@@ -12,7 +13,10 @@ import java.util.List;
 import java.util.Map;
 import org.jspecify.annotations.Nullable;
 
-/** The cases of batch norm, its sequences of steps and its synchronization over shards, as calls of one layer. */
+/**
+ * The cases of batch norm, plain and fused with what follows, its sequences of steps and its synchronization over
+ * shards, as calls of one layer.
+ */
 public final class BatchNormProgram implements Program {
     private final Engine engine;
 
@@ -82,10 +86,11 @@ public final class BatchNormProgram implements Program {
      *
      * @param shape its dimensions as stored
      * @param x its values
+     * @param z the residual added before the activation, null where there is none
      * @param dy the gradient of its output, null where only forward is asked for
      */
     @SuppressWarnings("ArrayRecordComponent") // a name for what a case gives
-    public record Shard(long[] shape, double[] x, double @Nullable [] dy) {}
+    public record Shard(long[] shape, double[] x, double @Nullable [] z, double @Nullable [] dy) {}
 
     /**
      * What a step gave.
@@ -111,11 +116,17 @@ public final class BatchNormProgram implements Program {
      *
      * @param y its output
      * @param dx the gradient of x, null without a dy
+     * @param dz the gradient of z, null without a dy or a z
      * @param dGamma the shard's own gradient of gamma, null without a dy or a gamma
      * @param dBeta the shard's own gradient of beta, null without a dy or a beta
      */
     @SuppressWarnings("ArrayRecordComponent") // a name for what a case wants
-    public record Result(double[] y, double @Nullable [] dx, double @Nullable [] dGamma, double @Nullable [] dBeta) {}
+    public record Result(
+            double[] y,
+            double @Nullable [] dx,
+            double @Nullable [] dz,
+            double @Nullable [] dGamma,
+            double @Nullable [] dBeta) {}
 
     /**
      * The operations that this runs, for a judge.
@@ -123,13 +134,18 @@ public final class BatchNormProgram implements Program {
      * @return this program by operation
      */
     public Map<String, Program> byOperation() {
-        return Map.of("batch_norm", this, "batch_norm_sequence", this, "sync_batch_norm", this);
+        return Map.of(
+                "batch_norm", this,
+                "batch_norm_relu", this,
+                "batch_norm_add_relu", this,
+                "batch_norm_sequence", this,
+                "sync_batch_norm", this);
     }
 
     @Override
     public Map<String, double[]> run(ConformanceCase run) throws IOException {
         return switch (run.operation()) {
-            case "batch_norm" -> runOnce(run);
+            case "batch_norm", "batch_norm_relu", "batch_norm_add_relu" -> runOnce(run);
             case "batch_norm_sequence" -> runSequence(run);
             case "sync_batch_norm" -> runShards(run);
             default -> throw new IllegalStateException("not batch norm: op=" + run.operation());
@@ -139,10 +155,11 @@ public final class BatchNormProgram implements Program {
     private Map<String, double[]> runOnce(ConformanceCase run) throws IOException {
         Map<String, double[]> outputs = new HashMap<>();
         try (Layer layer = engine.open(setup(run, 1, "x"))) {
-            Step step = layer.step(run.flag("training"), List.of(shard(run, "x", "dy")));
+            Step step = layer.step(run.flag("training"), List.of(shard(run, "x", "z", "dy")));
             Result result = step.results().get(0);
             put(outputs, "y", result.y());
             put(outputs, "dx", result.dx());
+            put(outputs, "dz", result.dz());
             put(outputs, "dweight", result.dGamma());
             put(outputs, "dbias", result.dBeta());
             putState(outputs, step);
@@ -154,7 +171,7 @@ public final class BatchNormProgram implements Program {
         int replicas = Integer.parseInt(run.property("shards"));
         List<Shard> shards = new ArrayList<>();
         for (int i = 0; i < replicas; i++) {
-            shards.add(shard(run, "x_" + i, "dy_" + i));
+            shards.add(shard(run, "x_" + i, "z_" + i, "dy_" + i));
         }
         Map<String, double[]> outputs = new HashMap<>();
         try (Layer layer = engine.open(setup(run, replicas, "x_0"))) {
@@ -178,12 +195,13 @@ public final class BatchNormProgram implements Program {
         Map<String, double[]> outputs = new HashMap<>();
         try (Layer layer = engine.open(setup(run, 1, "x_0"))) {
             for (int i = 0; i < modes.size(); i++) {
-                Step step = layer.step(modes.get(i).equals("train"), List.of(shard(run, "x_" + i, "dy_" + i)));
+                Step step =
+                        layer.step(modes.get(i).equals("train"), List.of(shard(run, "x_" + i, "z_" + i, "dy_" + i)));
                 put(outputs, "y_" + i, step.results().get(0).y());
                 put(outputs, "running_mean_" + i, step.runningMean());
                 put(outputs, "running_var_" + i, step.runningVar());
             }
-            Step last = layer.step(false, List.of(shard(run, "x_eval", "dy_eval")));
+            Step last = layer.step(false, List.of(shard(run, "x_eval", "z_eval", "dy_eval")));
             put(outputs, "y_eval", last.results().get(0).y());
             put(outputs, "final_num_batches_tracked", new double[] {last.batchesTracked()});
         }
@@ -200,7 +218,8 @@ public final class BatchNormProgram implements Program {
                         momentum.equals("none") ? Momentum.cumulative() : Momentum.ofNew(Double.parseDouble(momentum)))
                 .withRunningVariance(biased ? RunningVariance.BIASED : RunningVariance.UNBIASED)
                 .withAffine(run.has("weight"), run.has("bias"))
-                .withRunningStatistics(run.has("running_mean"));
+                .withRunningStatistics(run.has("running_mean"))
+                .withActivation(run.flag("relu") ? Activation.RELU : Activation.NONE);
         return new Setup(
                 replicas,
                 channelAxis == 1 ? Layout.CHANNELS_FIRST : Layout.CHANNELS_LAST,
@@ -212,8 +231,8 @@ public final class BatchNormProgram implements Program {
                 Long.parseLong(run.property("num_batches_tracked", "0")));
     }
 
-    private static Shard shard(ConformanceCase run, String x, String dy) throws IOException {
-        return new Shard(run.shape(x), run.values(x), input(run, dy));
+    private static Shard shard(ConformanceCase run, String x, String z, String dy) throws IOException {
+        return new Shard(run.shape(x), run.values(x), input(run, z), input(run, dy));
     }
 
     private static double @Nullable [] input(ConformanceCase run, String tensor) throws IOException {

@@ -167,6 +167,28 @@ public final class ConformanceCase {
         return generated(tensor) ? generate(tensor) : Npy.read(file(tensor)).doubles();
     }
 
+    /**
+     * Values as an array to be written: counts as longs, all else as floats.
+     *
+     * @param tensor the name of a stored tensor
+     * @param values what was computed for it, copied
+     * @return an array of the stored tensor's shape, or of one dimension where it has not as many values
+     * @throws IOException if the stored tensor can't be read
+     */
+    Npy like(String tensor, double[] values) throws IOException {
+        Npy stored = Npy.read(file(tensor));
+        long count = Arrays.stream(stored.shape()).reduce(1, Math::multiplyExact);
+        long[] shape = count == values.length ? stored.shape() : new long[] {values.length};
+        if (stored.dtype().equals("<i8")) {
+            return Npy.of(Arrays.stream(values).mapToLong(Math::round).toArray(), shape);
+        }
+        float[] floats = new float[values.length];
+        for (int i = 0; i < floats.length; i++) {
+            floats[i] = (float) values[i];
+        }
+        return Npy.of(floats, shape);
+    }
+
     private Path file(String tensor) {
         return folder.resolve(tensor + ".npy");
     }

@@ -1,14 +1,18 @@
 package io.normcl.verify;
 
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.file.FileSystem;
 import java.nio.file.FileSystems;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.ProviderNotFoundException;
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.List;
+import java.util.Set;
 import java.util.stream.Stream;
+import java.util.zip.ZipException;
 import org.jspecify.annotations.Nullable;
 
 /** The cases of a folder of case folders, or of an archive of one. */
@@ -35,16 +39,27 @@ public final class ConformanceCases implements AutoCloseable {
         FileSystem archive = Files.isDirectory(place) ? null : openArchive(place);
         try (Stream<Path> files = Files.walk(archive == null ? place : archive.getPath("/"), 3)) {
             List<Path> folders = files.filter(file -> file.endsWith("case.properties"))
-                    .map(Path::getParent)
+                    .map(file -> file.toAbsolutePath().normalize().getParent())
+                    .filter(folder -> folder.getFileName() != null)
                     .sorted()
                     .toList();
             if (folders.isEmpty()) {
-                throw new IOException("no case.properties in it: cases=" + place);
+                throw new IOException("no folder with a case.properties in it: cases=" + place);
             }
-            return new ConformanceCases(archive, folders);
+            ConformanceCases cases = new ConformanceCases(archive, folders);
+            Set<String> names = new HashSet<>();
+            for (String name : cases.names()) {
+                if (!names.add(name)) {
+                    throw new IOException("two cases have one name: case=" + name + ", cases=" + place);
+                }
+            }
+            return cases;
         } catch (IOException | RuntimeException e) {
             if (archive != null) {
                 archive.close();
+            }
+            if (e instanceof UncheckedIOException walk) {
+                throw walk.getCause();
             }
             throw e;
         }
@@ -55,6 +70,8 @@ public final class ConformanceCases implements AutoCloseable {
             return FileSystems.newFileSystem(file);
         } catch (ProviderNotFoundException e) {
             throw new IOException("neither a folder nor a zip archive: cases=" + file, e);
+        } catch (ZipException e) {
+            throw new IOException("not a whole zip archive: cases=" + file + ", reason=" + e.getMessage(), e);
         }
     }
 
@@ -65,6 +82,26 @@ public final class ConformanceCases implements AutoCloseable {
      */
     public List<String> names() {
         return folders.stream().map(folder -> folder.getFileName().toString()).toList();
+    }
+
+    /**
+     * How many replicas a synchronized layer has at most.
+     *
+     * @return at least one; cases that can't be read don't count
+     */
+    public int mostReplicas() {
+        int most = 1;
+        for (String name : names()) {
+            try {
+                ConformanceCase read = get(name);
+                while (read.operation().equals("sync_batch_norm") && read.has("x_" + most)) {
+                    most++;
+                }
+            } catch (IOException | RuntimeException e) {
+                // running it tells
+            }
+        }
+        return most;
     }
 
     /**

@@ -1,11 +1,16 @@
 package io.normcl.verify;
 
+import io.normcl.exchange.Npy;
+import io.normcl.verify.Verdict.Ending;
+import io.normcl.verify.Verdict.Outcome;
 import java.io.IOException;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
+import java.util.TreeMap;
 
 /**
  * Runs cases and says what came of them. A value a passes against an expected b where |a − b| ≤ atol + rtol·|b|; NaN
@@ -29,39 +34,61 @@ public final class Judge {
     }
 
     /**
-     * Runs a case. Whatever goes wrong while it runs is its verdict, not an exception.
+     * Runs a case. Whatever goes wrong, with the case or while it runs, is its verdict, not an exception.
      *
      * @param run the case
      * @return what came of it
-     * @throws IOException if the case can't be read
      */
-    public Verdict judge(ConformanceCase run) throws IOException {
+    public Verdict judge(ConformanceCase run) {
+        try {
+            return judgeReadable(run);
+        } catch (IOException | RuntimeException e) {
+            return unreadable(run.name(), e);
+        }
+    }
+
+    /** The verdict on a case that can't be read. */
+    static Verdict unreadable(String name, Exception e) {
+        return whole(name, Outcome.FAILED, Ending.BROKEN, "can't be read: " + e.getMessage());
+    }
+
+    private Verdict judgeReadable(ConformanceCase run) throws IOException {
+        boolean refusal = run.expectsRefusal();
         Program program = programs.get(run.operation());
         if (program == null) {
-            return whole(run, Verdict.Outcome.FAILED, "unknown operation " + run.operation());
+            String reason = "unknown operation " + run.operation();
+            return whole(run.name(), Outcome.FAILED, Ending.NOT_OFFERED, reason);
         }
-        if (inSingle(run) && run.list("f32").contains("not-applicable")) {
-            return whole(run, Verdict.Outcome.SKIPPED, "can't be done in float");
+        if (inSingle(run) && run.property("f32", "").equals("not-applicable")) {
+            return whole(run.name(), Outcome.SKIPPED, Ending.NOT_OFFERED, "can't be done in float");
+        }
+        for (String tensor : run.list("inputs")) {
+            if (!run.has(tensor)) {
+                throw new IOException("a case needs its inputs: missing=" + tensor);
+            }
+        }
+        if (!refusal && run.list("outputs").isEmpty()) {
+            throw new IOException("a case needs outputs: outputs=" + run.property("outputs"));
         }
         Map<String, double[]> outputs;
         try {
             outputs = program.run(run);
+        } catch (NumberFormatException e) { // of a property
+            throw new IOException("a number was expected: " + e.getMessage(), e);
         } catch (IllegalArgumentException e) {
-            return whole(
-                    run,
-                    run.expectsRefusal() ? Verdict.Outcome.PASSED : Verdict.Outcome.FAILED,
-                    "refused: " + e.getMessage());
+            Outcome outcome = refusal ? Outcome.PASSED : Outcome.FAILED;
+            return whole(run.name(), outcome, Ending.REFUSED, "refused: " + e.getMessage());
         } catch (RuntimeException e) {
-            return whole(run, Verdict.Outcome.FAILED, "broke off: " + e);
+            return whole(run.name(), Outcome.FAILED, Ending.BROKEN, "broke off: " + e);
         }
-        if (run.expectsRefusal()) {
-            return whole(run, Verdict.Outcome.FAILED, "should have been refused");
+        if (refusal) {
+            return whole(run.name(), Outcome.FAILED, Ending.COMPUTED, "should have been refused");
         }
         return compare(run, outputs);
     }
 
-    private static Verdict whole(ConformanceCase run, Verdict.Outcome outcome, String reason) {
-        return new Verdict(run.name(), outcome, reason, List.of());
+    private static Verdict whole(String name, Outcome outcome, Ending ending, String reason) {
+        return new Verdict(name, outcome, ending, reason, List.of(), Map.of());
     }
 
     private boolean inSingle(ConformanceCase run) {
@@ -76,19 +103,31 @@ public final class Judge {
             }
         }
         List<Verdict.Comparison> comparisons = new ArrayList<>();
+        Map<String, Npy> named = new TreeMap<>();
         for (String tensor : run.list("outputs")) {
             double[] got = all.get(tensor);
-            comparisons.add(got == null ? failed(tensor, tensor + " is missing") : compare(run, tensor, got));
+            if (got == null) {
+                comparisons.add(failed(tensor, tensor + " is missing"));
+            } else {
+                comparisons.add(compare(run, tensor, got));
+                named.put(tensor, run.like(tensor, got));
+            }
         }
         for (String tensor : run.list("optional_outputs")) {
             double[] got = all.get(tensor);
             if (got != null) {
                 comparisons.add(compare(run, tensor, got));
+                named.put(tensor, run.like(tensor, got));
             }
         }
         boolean passed = comparisons.stream().allMatch(Verdict.Comparison::passed);
         return new Verdict(
-                run.name(), passed ? Verdict.Outcome.PASSED : Verdict.Outcome.FAILED, "", List.copyOf(comparisons));
+                run.name(),
+                passed ? Outcome.PASSED : Outcome.FAILED,
+                Ending.COMPUTED,
+                "",
+                List.copyOf(comparisons),
+                named);
     }
 
     /** What a seeded case keeps of a large tensor: some of its values, and sums over 64 blocks of it. */
@@ -124,16 +163,21 @@ public final class Judge {
         }
         String told = passed ? "" : tensor + " is off in " + misses.told(got, expected);
         boolean tight = passed;
-        if (passed && !inSingle(run) && run.number("tier2.atol." + tensor) != null) {
+        boolean hasTight = !inSingle(run) && run.number("tier2.atol." + tensor) != null;
+        if (passed && hasTight) {
             Misses tighter = misses(run, "tier2.", tensor, got, expected, nonFiniteEqual);
             tight = tighter.count() == 0;
             told = tight ? "" : tensor + " misses the tight tolerance in " + tighter.told(got, expected);
         }
         double error = 0;
+        double largest = 0;
         for (int i = 0; i < got.length; i++) {
             error = Math.max(error, finite(got[i], expected[i]) ? Math.abs(got[i] - expected[i]) : 0);
+            largest = Math.max(largest, Double.isFinite(expected[i]) ? Math.abs(expected[i]) : 0);
         }
-        return new Verdict.Comparison(tensor, passed, tight, error, told);
+        double ulp = Math.ulp((float) Math.min(largest, Float.MAX_VALUE));
+        double pyTorchError = Objects.requireNonNullElse(run.number("torch32.maxabs." + tensor), Double.NaN);
+        return new Verdict.Comparison(tensor, passed, hasTight, tight, error, pyTorchError, ulp, told);
     }
 
     private static Misses misses(
@@ -169,7 +213,7 @@ public final class Judge {
     }
 
     private static Verdict.Comparison failed(String tensor, String told) {
-        return new Verdict.Comparison(tensor, false, false, Double.NaN, told);
+        return new Verdict.Comparison(tensor, false, false, false, Double.NaN, Double.NaN, Double.NaN, told);
     }
 
     private record Misses(int count, int worst) {

@@ -20,6 +20,9 @@ import org.junit.jupiter.params.provider.CsvSource;
 
 /** Every batch norm case at its tight tolerance: the reference in double, the library in float. */
 class BatchNormConformanceTest {
+    private static final String[] PLAIN = {"batch_norm", "batch_norm_sequence", "sync_batch_norm"};
+    private static final String[] FUSED = {"batch_norm_relu", "batch_norm_add_relu"};
+
     private static List<Device> devices = List.of();
 
     @BeforeAll
@@ -34,21 +37,28 @@ class BatchNormConformanceTest {
 
     @Test
     void reference() throws Exception {
-        List<Verdict> verdicts = judge(new ReferenceEngine(), false);
+        List<Verdict> verdicts = judge(new ReferenceEngine(), false, 85, PLAIN);
+        assertTrue(verdicts.isEmpty(), () -> lines(verdicts));
+    }
+
+    @Test
+    void fusedReference() throws Exception {
+        List<Verdict> verdicts = judge(new ReferenceEngine(), false, 10, FUSED);
         assertTrue(verdicts.isEmpty(), () -> lines(verdicts));
     }
 
     @ParameterizedTest
     @CsvSource({"WIDE,false", "WIDE,true", "COOPERATIVE,false", "COOPERATIVE,true"})
     void device(Family family, boolean synchronize) throws Exception {
-        List<Verdict> verdicts = judge(new DeviceEngine(devices, Tuning.of(family), synchronize), true);
+        List<Verdict> verdicts = judge(new DeviceEngine(devices, Tuning.of(family), synchronize), true, 85, PLAIN);
         assertEquals(
                 List.of("SKIPPED bn_train_f64_mean1e8_std1e-4: can't be done in float"),
                 verdicts.stream().map(Verdict::toString).toList());
     }
 
     /** The verdicts other than tight. */
-    private static List<Verdict> judge(BatchNormProgram.Engine engine, boolean single)
+    private static List<Verdict> judge(
+            BatchNormProgram.Engine engine, boolean single, int expectedCases, String... operations)
             throws IOException, URISyntaxException {
         Path archive = Path.of(Objects.requireNonNull(BatchNormConformanceTest.class.getResource("/conformance.zip"))
                 .toURI());
@@ -56,8 +66,8 @@ class BatchNormConformanceTest {
         List<Verdict> others = new ArrayList<>();
         try (ConformanceCases all = ConformanceCases.open(archive)) {
             assertEquals(185, all.names().size());
-            List<ConformanceCase> cases = all.of("batch_norm", "batch_norm_sequence", "sync_batch_norm");
-            assertEquals(85, cases.size());
+            List<ConformanceCase> cases = all.of(operations);
+            assertEquals(expectedCases, cases.size());
             for (ConformanceCase run : cases) {
                 Verdict verdict = judge.judge(run);
                 if (!verdict.tight()) {

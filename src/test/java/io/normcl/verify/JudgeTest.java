@@ -77,6 +77,48 @@ class JudgeTest {
     }
 
     @Test
+    void aTensorIsLessExactThanPyTorchBeyondItsErrorAndTwoUnitsInTheLastPlace() throws IOException {
+        double ulp = Math.ulp(10f);
+        double[] near = {10 + 2 * ulp, Double.NaN, Double.POSITIVE_INFINITY};
+        double[] off = {10 + 3 * ulp, Double.NaN, Double.POSITIVE_INFINITY};
+        assertEquals(0, judge(VALUES, Map.of("y", off), true).lessExact().size());
+        String smaller = VALUES + "torch32.maxabs.y=0\n";
+        assertEquals(0, judge(smaller, Map.of("y", near), true).lessExact().size());
+        assertEquals(
+                List.of("y"),
+                judge(smaller, Map.of("y", off), true).lessExact().stream()
+                        .map(Verdict.Comparison::tensor)
+                        .toList());
+        String larger = VALUES + "torch32.maxabs.y=" + 3 * ulp + "\n";
+        assertEquals(0, judge(larger, Map.of("y", off), true).lessExact().size());
+    }
+
+    @Test
+    void aDamagedCaseFailsAndNeverPassesAsARefusal() throws IOException {
+        Map<String, double[]> right = Map.of("y", new double[] {10, Double.NaN, Double.POSITIVE_INFINITY});
+        assertEquals(Outcome.PASSED, judge(VALUES, right, true).outcome());
+        damaged("missing=op", VALUES.replace("op=", "was="), run -> right);
+        damaged("missing=expect", VALUES.replace("expect=", "was="), run -> right);
+        damaged("missing=atol.y", VALUES.replace("atol.y", "was"), run -> right);
+        damaged("missing=x", VALUES + "inputs=x\n", run -> right);
+        damaged("outputs=", VALUES.replace("outputs=y", "outputs="), run -> right);
+        damaged(
+                "y2.npy",
+                VALUES.replace("outputs=y", "outputs=y2") + "rtol.y2=0\natol.y2=0\n",
+                run -> Map.of("y2", new double[1]));
+        String refusal = VALUES.replace("expect=values", "expect=error");
+        damaged("\"many\"", refusal, run -> Map.of("y", new double[Integer.parseInt("many")]));
+    }
+
+    private void damaged(String part, String properties, Program program) throws IOException {
+        Verdict verdict = judge(conformanceCase(properties), program);
+        assertEquals(Outcome.FAILED, verdict.outcome(), verdict::toString);
+        assertEquals(Verdict.Ending.BROKEN, verdict.ending(), verdict::toString);
+        assertTrue(
+                verdict.told().startsWith("can't be read: ") && verdict.told().contains(part), verdict::toString);
+    }
+
+    @Test
     void requiredTensorsMustBeThereAndOptionalOnesRight() throws IOException {
         double[] y = {10, Double.NaN, Double.POSITIVE_INFINITY};
         assertEquals(Outcome.FAILED, judge(VALUES, Map.of(), true).outcome());

@@ -4,6 +4,8 @@ import io.normcl.RunningVariance;
 import io.normcl.reference.BatchNormReference;
 import io.normcl.reference.BatchNormReference.Gradients;
 import io.normcl.reference.BatchNormReference.Statistics;
+import io.normcl.reference.NormReference;
+import io.normcl.tensor.Activation;
 import io.normcl.tensor.ChannelView;
 import io.normcl.verify.BatchNormProgram.Result;
 import io.normcl.verify.BatchNormProgram.Setup;
@@ -15,7 +17,7 @@ import java.util.List;
 import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 
-/** Layers of the reference, in double. */
+/** Layers of the references, in double: one shard alone by the one for every layer, several by batch norm's own. */
 final class ReferenceEngine implements BatchNormProgram.Engine {
     @Override
     public BatchNormProgram.Layer open(Setup setup) {
@@ -24,6 +26,10 @@ final class ReferenceEngine implements BatchNormProgram.Engine {
                 throw new IllegalArgumentException(
                         "one value per channel: channels=" + setup.spec().channels() + ", values=" + values.length);
             }
+        }
+        if (setup.replicas() > 1 && !setup.spec().activation().equals(Activation.NONE)) {
+            throw new UnsupportedOperationException(
+                    "several shards have no activation: " + setup.spec().activation());
         }
         return new Layer(setup);
     }
@@ -46,6 +52,33 @@ final class ReferenceEngine implements BatchNormProgram.Engine {
         @Override
         public Step step(boolean training, List<Shard> shards) {
             ChannelView view = ChannelView.of(setup.layout(), shards.get(0).shape());
+            return shards.size() == 1 ? alone(training, view, shards.get(0)) : together(training, view, shards);
+        }
+
+        private Step alone(boolean training, ChannelView view, Shard shard) {
+            NormReference reference = NormReference.batchNorm(
+                            (int) view.n(), setup.spec().channels(), (int) view.s(), view.channelsLast())
+                    .withEps(setup.spec().eps())
+                    .withActivation(setup.spec().activation());
+            NormReference.Statistics statistics = training || runningMean == null
+                    ? reference.statistics(shard.x())
+                    : reference.running(runningMean, Objects.requireNonNull(runningVar));
+            double[] y = reference.forward(statistics, setup.gamma(), setup.beta(), shard.x(), shard.z());
+            Result result = new Result(y, null, null, null, null);
+            if (shard.dy() != null) {
+                NormReference.Gradients own =
+                        reference.backward(statistics, setup.gamma(), setup.beta(), shard.x(), shard.z(), shard.dy());
+                result = new Result(y, own.dx(), shard.z() == null ? null : own.dz(), own.dGamma(), own.dBeta());
+            }
+            if (training && runningMean != null && runningVar != null) {
+                reference.update(statistics, weight(), unbiased(), runningMean, runningVar);
+                batchesTracked++;
+            }
+            return step(List.of(result), statistics.mean(), statistics.invStd());
+        }
+
+        /** Only without activation and residual. */
+        private Step together(boolean training, ChannelView view, List<Shard> shards) {
             BatchNormReference reference =
                     new BatchNormReference(setup.spec().channels(), (int) view.s(), view.channelsLast());
             List<double[]> xs = shards.stream().map(Shard::x).toList();
@@ -67,22 +100,33 @@ final class ReferenceEngine implements BatchNormProgram.Engine {
                 Gradients own = gradients == null ? null : gradients.get(i);
                 results.add(
                         own == null
-                                ? new Result(y, null, null, null)
-                                : new Result(y, own.dx(), own.dGamma(), own.dBeta()));
+                                ? new Result(y, null, null, null, null)
+                                : new Result(y, own.dx(), null, own.dGamma(), own.dBeta()));
             }
             if (training && runningMean != null && runningVar != null) {
-                double weight = setup.spec().momentum().weight(batchesTracked);
-                boolean unbiased = setup.spec().runningVariance() == RunningVariance.UNBIASED;
-                BatchNormReference.update(statistics, weight, unbiased, runningMean, runningVar);
+                BatchNormReference.update(statistics, weight(), unbiased(), runningMean, runningVar);
                 batchesTracked++;
             }
+            return step(
+                    results, statistics.mean(), statistics.invStd(setup.spec().eps()));
+        }
+
+        private double weight() {
+            return setup.spec().momentum().weight(batchesTracked);
+        }
+
+        private boolean unbiased() {
+            return setup.spec().runningVariance() == RunningVariance.UNBIASED;
+        }
+
+        private Step step(List<Result> results, double[] mean, double[] invStd) {
             return new Step(
                     results,
                     runningMean == null ? null : runningMean.clone(),
                     runningVar == null ? null : runningVar.clone(),
                     batchesTracked,
-                    statistics.mean(),
-                    statistics.invStd(setup.spec().eps()));
+                    mean,
+                    invStd);
         }
 
         @Override

@@ -18,7 +18,6 @@ import io.normcl.verify.BatchNormProgram.Step;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
-import org.jspecify.annotations.Nullable;
 
 /** Layers of the library, each replica on a device of its own. */
 final class DeviceEngine implements BatchNormProgram.Engine {
@@ -53,10 +52,10 @@ final class DeviceEngine implements BatchNormProgram.Engine {
                     BatchNorm layer = BatchNorm.open(device, setup.spec(), tuning);
                     layers.add(layer);
                     requireSizes(device);
-                    write(layer.gamma(), setup.gamma());
-                    write(layer.beta(), setup.beta());
-                    write(layer.runningMean(), setup.runningMean());
-                    write(layer.runningVar(), setup.runningVar());
+                    DeviceMemory.write(layer.gamma(), setup.gamma());
+                    DeviceMemory.write(layer.beta(), setup.beta());
+                    DeviceMemory.write(layer.runningMean(), setup.runningMean());
+                    DeviceMemory.write(layer.runningVar(), setup.runningVar());
                     layer.batchesTracked(setup.batchesTracked());
                 }
             } catch (RuntimeException e) {
@@ -67,7 +66,7 @@ final class DeviceEngine implements BatchNormProgram.Engine {
 
         /** Lets the library refuse parameters of another size, as those that a caller brings. */
         private void requireSizes(Device device) {
-            try (Memory memory = new Memory()) {
+            try (DeviceMemory memory = new DeviceMemory()) {
                 Parameters given = new Parameters(
                         memory.optional(device, setup.gamma()),
                         memory.optional(device, setup.beta()),
@@ -79,7 +78,7 @@ final class DeviceEngine implements BatchNormProgram.Engine {
 
         @Override
         public Step step(boolean training, List<Shard> shards) {
-            try (Memory memory = new Memory()) {
+            try (DeviceMemory memory = new DeviceMemory()) {
                 List<Input> xs = new ArrayList<>();
                 List<Tensor> ys = new ArrayList<>();
                 List<Tensor> dys = new ArrayList<>();
@@ -87,22 +86,27 @@ final class DeviceEngine implements BatchNormProgram.Engine {
                 for (int i = 0; i < shards.size(); i++) {
                     Device device = devices.get(i);
                     Shard shard = shards.get(i);
-                    xs.add(Input.of(tensor(memory.written(device, shard.x()), shard)));
+                    Input in = Input.of(tensor(memory.written(device, shard.x()), shard));
+                    xs.add(shard.z() == null ? in : in.withResidual(tensor(memory.written(device, shard.z()), shard)));
                     ys.add(tensor(memory.unwritten(device, shard.x().length), shard));
                     if (shard.dy() != null) {
                         dys.add(tensor(memory.written(device, shard.dy()), shard));
                         int channels = setup.spec().channels();
-                        outs.add(Gradients.of(
+                        Gradients out = Gradients.of(
                                 tensor(memory.unwritten(device, shard.x().length), shard),
                                 setup.gamma() == null ? null : memory.unwritten(device, channels),
-                                setup.beta() == null ? null : memory.unwritten(device, channels)));
+                                setup.beta() == null ? null : memory.unwritten(device, channels));
+                        outs.add(
+                                shard.z() == null
+                                        ? out
+                                        : out.withDz(tensor(memory.unwritten(device, shard.x().length), shard)));
                     }
                 }
                 List<Saved> saved = run(training, xs, ys, dys, outs);
                 List<Result> results = new ArrayList<>();
                 for (int i = 0; i < shards.size(); i++) {
-                    double[] y = read(ys.get(i).buffer());
-                    results.add(outs.isEmpty() ? new Result(y, null, null, null) : result(y, outs.get(i)));
+                    double[] y = DeviceMemory.read(ys.get(i).buffer());
+                    results.add(outs.isEmpty() ? new Result(y, null, null, null, null) : result(y, outs.get(i)));
                 }
                 return commit(training, results, saved);
             }
@@ -128,19 +132,20 @@ final class DeviceEngine implements BatchNormProgram.Engine {
 
         /** Moves the running statistics and sees that the replicas agree to the bit. */
         private Step commit(boolean training, List<Result> results, List<Saved> saved) {
-            Step first = null;
+            List<Step> steps = new ArrayList<>();
             for (int i = 0; i < saved.size(); i++) {
                 BatchNorm layer = layers.get(i);
                 layer.commit(saved.get(i));
                 Step step = new Step(
                         results,
-                        read(layer.runningMean()),
-                        read(layer.runningVar()),
+                        DeviceMemory.optional(layer.runningMean()),
+                        DeviceMemory.optional(layer.runningVar()),
                         layer.batchesTracked(),
                         training ? saved.get(i).mean() : null,
-                        training ? doubles(saved.get(i).invStd()) : null);
+                        training ? DeviceMemory.doubles(saved.get(i).invStd()) : null);
                 saved.get(i).close();
-                first = first == null ? step : first;
+                steps.add(step);
+                Step first = steps.get(0);
                 if (!Arrays.equals(first.runningMean(), step.runningMean())
                         || !Arrays.equals(first.runningVar(), step.runningVar())
                         || !Arrays.equals(first.mean(), step.mean())
@@ -149,7 +154,7 @@ final class DeviceEngine implements BatchNormProgram.Engine {
                     throw new IllegalStateException("replica " + i + " has other statistics than replica 0");
                 }
             }
-            return first;
+            return steps.get(0);
         }
 
         private Tensor tensor(Buffer buffer, Shard shard) {
@@ -158,67 +163,18 @@ final class DeviceEngine implements BatchNormProgram.Engine {
 
         private static Result result(double[] y, Gradients out) {
             Tensor dx = out.dx();
-            return new Result(y, read(dx == null ? null : dx.buffer()), read(out.dGamma()), read(out.dBeta()));
+            Tensor dz = out.dz();
+            return new Result(
+                    y,
+                    DeviceMemory.optional(dx == null ? null : dx.buffer()),
+                    DeviceMemory.optional(dz == null ? null : dz.buffer()),
+                    DeviceMemory.optional(out.dGamma()),
+                    DeviceMemory.optional(out.dBeta()));
         }
 
         @Override
         public void close() {
             layers.forEach(BatchNorm::close);
         }
-    }
-
-    /** The buffers of one call. */
-    private static final class Memory implements AutoCloseable {
-        private final List<Buffer> buffers = new ArrayList<>();
-
-        Buffer written(Device device, double[] values) {
-            Buffer buffer = device.allocate((long) Float.BYTES * values.length);
-            buffers.add(buffer);
-            write(buffer, values);
-            return buffer;
-        }
-
-        @Nullable
-        Buffer optional(Device device, double @Nullable [] values) {
-            return values == null ? null : written(device, values);
-        }
-
-        /** Memory full of NaN, so that what an operation leaves out shows. */
-        Buffer unwritten(Device device, int count) {
-            Buffer buffer = device.allocate((long) Float.BYTES * count);
-            buffers.add(buffer);
-            buffer.fill(Float.NaN);
-            return buffer;
-        }
-
-        @Override
-        public void close() {
-            buffers.forEach(Buffer::close);
-        }
-    }
-
-    private static void write(@Nullable Buffer buffer, double @Nullable [] values) {
-        if (buffer != null && values != null) {
-            float[] floats = new float[values.length];
-            for (int i = 0; i < floats.length; i++) {
-                floats[i] = (float) values[i];
-            }
-            buffer.write(floats);
-        }
-    }
-
-    private static double @Nullable [] read(@Nullable Buffer buffer) {
-        if (buffer == null) {
-            return null;
-        }
-        float[] floats = new float[(int) (buffer.bytes() / Float.BYTES)];
-        buffer.read(floats);
-        return doubles(floats);
-    }
-
-    private static double[] doubles(float[] floats) {
-        double[] doubles = new double[floats.length];
-        Arrays.setAll(doubles, i -> floats[i]);
-        return doubles;
     }
 }

@@ -53,6 +53,25 @@ static inline long values_before(long index, long pieces, long piece, long S) {
     return index / pieces * S + min(index % pieces * piece, S);
 }
 
+/* sum(d) and sum(d^2) over pieces of a channel, d = (x - shift)*unit. */
+static inline void channel_sums(
+    const __global storage *x, const __global storage *addend, __global storage *written, const __global int *lengths,
+    long C, long S, long piece, long channel, long from, long to, long planes, float shift, float unit,
+    __local real *tree, real *s, real *q) {
+    long pieces = (S + piece - 1) / piece;
+    realv sum = REALV_ZERO;
+    realv square = REALV_ZERO;
+    for (long index = from + ROW; index < to; index += ROWS) {
+        long start = index % pieces * piece;
+        long length = valid(lengths, sample_of(index, pieces, channel, planes), min(piece, S - start));
+        long at = (index / pieces * C + channel) * S + start;
+        run_moments(x + at, addend + at, written + at, length, shift, unit, &sum, &square);
+    }
+    *s = realv_sum(sum);
+    *q = realv_sum(square);
+    group_sums(s, q, tree);
+}
+
 static inline moments channel_moments(
     const __global storage *x, const __global storage *addend, __global storage *written, const __global int *lengths,
     long C, long S, long piece, long channel, long from, long to, long planes, __local real *tree) {
@@ -79,18 +98,23 @@ static inline moments channel_moments(
 #endif
     }
 #endif
-    realv sum = REALV_ZERO;
-    realv square = REALV_ZERO;
-    for (long index = from + ROW; index < to; index += ROWS) {
-        long start = index % pieces * piece;
-        long length = valid(lengths, sample_of(index, pieces, channel, planes), min(piece, S - start));
-        long at = (index / pieces * C + channel) * S + start;
-        run_moments(x + at, addend + at, written + at, length, shift, &sum, &square);
+    real s, q;
+    float unit = 1.0f;
+    channel_sums(x, addend, written, lengths, C, S, piece, channel, from, to, planes, shift, unit, tree, &s, &q);
+#if !FP64
+    int again = !isfinite(real_high(q));
+    real small, smallSquare;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    channel_sums(
+        x, addend, written, lengths, C, S, piece, channel, again ? from : to, to, planes, shift, SMALL_UNIT, tree,
+        &small, &smallSquare);
+    if (again) {
+        s = small;
+        q = smallSquare;
+        unit = SMALL_UNIT;
     }
-    real s = realv_sum(sum);
-    real q = realv_sum(square);
-    group_sums(&s, &q, tree);
-    return moments_of_sums(count, shift, s, q);
+#endif
+    return moments_of_sums(count, shift, s, q, unit);
 }
 
 /* sum g and sum g*xHat over pieces of a channel; its gamma is used where it varies along a plane. */

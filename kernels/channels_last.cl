@@ -271,7 +271,7 @@ static inline void column_moments(
 #endif
     for (int i = 0; i < WIDTH; i++) {
         bool cut = p.to == p.rows && p.from < p.to && (p.rows - 1) * p.columns + column + i >= p.elements;
-        out[i] = moments_of_sums(count - cut, shifts[i], s[i], q[i]);
+        out[i] = moments_of_sums(count - cut, shifts[i], s[i], q[i], 1.0f);
     }
 }
 

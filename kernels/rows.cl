@@ -106,12 +106,27 @@ KERNEL(rows_forward_fused)
 #endif
         realv sum = REALV_ZERO;
         realv square = REALV_ZERO;
-        run_moments(x + at, addend + at, written + at, mine ? D : 0, shift, &sum, &square);
+        run_moments(x + at, addend + at, written + at, mine ? D : 0, shift, 1.0f, &sum, &square);
         real s = realv_sum(sum);
         real q = realv_sum(square);
         span_sums(&s, &q, tree);
+        float unit = 1.0f;
+#if !FP64
+        int again = !isfinite(real_high(q));
+        sum = (realv)REALV_ZERO;
+        square = (realv)REALV_ZERO;
+        run_moments(x + at, addend + at, written + at, mine && again ? D : 0, shift, SMALL_UNIT, &sum, &square);
+        real small = realv_sum(sum);
+        real smallSquare = realv_sum(square);
+        span_sums(&small, &smallSquare, tree);
+        if (again) {
+            s = small;
+            q = smallSquare;
+            unit = SMALL_UNIT;
+        }
+#endif
         if (mine) {
-            float4 own = moments_statistics(moments_of_sums(D, shift, s, q), eps);
+            float4 own = moments_statistics(moments_of_sums(D, shift, s, q, unit), eps);
             if (LANE == 0) {
                 stats[row] = own;
             }

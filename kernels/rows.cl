@@ -37,7 +37,7 @@ static inline void span_sums(real *a, real *b, __local real *tree) {
     int item = (int)get_local_id(0);
     tree[item] = *a;
     tree[LOCAL_SIZE + item] = *b;
-    barrier(CLK_LOCAL_MEM_FENCE);
+    barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE); /* as in group_sums */
     for (int step = SPAN / 2; step > 0; step /= 2) {
         if (LANE < step) {
             tree[item] = real_add(tree[item], tree[item + step]);

@@ -16,14 +16,19 @@ import java.util.List;
 import java.util.Random;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
 /** Every shape, layout, kernel family, form and mode against the reference in double. */
+@Tag("llvmpipe")
 class BatchNormSweepTest {
-    private static final int[] PLACES = {1, 3, 7, 49, 64};
-    private static final int[] CHANNELS = {1, 3, 17, 64, 129};
-    private static final int[] SAMPLES = {0, 1, 2, 33};
+    /** llvmpipe compiles each variant for long, and gives up on a work-item, silently, after 65,535 loop steps. */
+    private static final boolean FEW = Rig.SELECTOR.equals("llvmpipe");
+
+    private static final int[] PLACES = FEW ? new int[] {7, 64} : new int[] {1, 3, 7, 49, 64};
+    private static final int[] CHANNELS = FEW ? new int[] {3} : new int[] {1, 3, 17, 64, 129};
+    private static final int[] SAMPLES = FEW ? new int[] {0, 1, 5} : new int[] {0, 1, 2, 33};
     private static Device device;
 
     /** Which statistics a pass takes and whether gamma and beta are there. */
@@ -122,7 +127,9 @@ class BatchNormSweepTest {
             near(what + " dx", expected.dx(), Rig.read(tdx), 8, factor * largest(Rig.doubles(dy)));
             double sums = Math.sqrt(n * s) * largest(Rig.doubles(dy));
             near(what + " dBeta", expected.dBeta(), Rig.read(dBeta), 2, sums);
-            near(what + " dGamma", expected.dGamma(), Rig.read(dGamma), 4, sums * Math.max(1, invStd));
+            // Without the batch's statistics xHat has any size, and dGamma is rounded at its own.
+            double slopes = Math.max(sums * Math.max(1, invStd), largest(expected.dGamma()));
+            near(what + " dGamma", expected.dGamma(), Rig.read(dGamma), 4, slopes);
             if (batch && n * s > 0) {
                 assertArrayEquals(stats.mean(), saved.mean(), 1e-12 * Math.max(1, largest(stats.mean())), what);
             }

@@ -27,6 +27,15 @@ public final class Rig implements AutoCloseable {
         return Device.open(SELECTOR).get(0);
     }
 
+    public Device device() {
+        return device;
+    }
+
+    /** All that was made so far. */
+    public List<Buffer> buffers() {
+        return List.copyOf(buffers);
+    }
+
     public Buffer floats(int count) {
         Buffer buffer = device.allocate(4L * count);
         buffers.add(buffer);

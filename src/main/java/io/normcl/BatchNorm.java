@@ -264,18 +264,21 @@ public final class BatchNorm extends NormLayer {
 
     /**
      * Moves the running statistics once, to those of several batches merged: of micro-batches whose gradients are
-     * accumulated. Counts one batch.
+     * accumulated. Counts one batch. Where a forward would not take the batch's statistics, or there are no running
+     * statistics, nothing happens.
      *
      * @param moments as {@link Saved#moments} or {@link #moments} gave them, merged; read
      * @param policy what to do with statistics that are not finite
      * @throws ArithmeticException if they are not and the policy refuses; nothing has moved
+     * @throws IllegalArgumentException if the moments are of other channels, or of one value per channel and the spec
+     *     refuses that
      */
     public void commit(ChannelMoments moments, NonFinite policy) {
         requireMoments(moments);
-        if (!spec.runningStatistics()) {
+        long count = (long) moments.count(0);
+        if (!spec.runningStatistics() || !usesBatch(Mode.TRAINING, count, "moments")) {
             return;
         }
-        long count = (long) moments.count(0);
         if (policy == NonFinite.REFUSE && count > 0) {
             Running.requireFinite(moments.means(), moments.variances());
         }
@@ -289,6 +292,7 @@ public final class BatchNorm extends NormLayer {
      * precise batch norm (Wu and Johnson 2021, section 3). Waits for the device.
      *
      * @param moments the moments of all batches, merged; read
+     * @throws ArithmeticException if they are not finite; nothing has moved
      * @throws IllegalArgumentException if there are no running statistics, or no more than one value per channel
      */
     public void replaceRunning(ChannelMoments moments) {
@@ -339,18 +343,24 @@ public final class BatchNorm extends NormLayer {
      * @param moments of all micro-batches, merged in one order; read
      * @return what {@link #sums} and {@link #backward(Saved, Input, Tensor, Gradients, ChannelSums)} need; the caller
      *     closes it
+     * @throws IllegalArgumentException if the moments are of other channels or of fewer values than the input, or the
+     *     layer does not take the batch's statistics
      */
     public Saved forward(Input in, Tensor y, ChannelMoments moments) {
         ChannelView view = view(in, y);
         requireMoments(moments);
         long count = (long) moments.count(0);
+        if (count < count(in)) {
+            throw new IllegalArgumentException("given statistics must be of this input too: values per channel=" + count
+                    + ", of the input=" + count(in) + ", layer=" + this);
+        }
         if (count > 0 && !usesBatch(Mode.TRAINING, count, in.x())) {
             throw new IllegalArgumentException("a layer takes given statistics only where it takes the batch's: layer="
                     + this + ", frozen=" + spec.frozen() + ", values per channel=" + count);
         }
         Saved saved = save(Mode.TRAINING, view, in, true, count, true);
         try {
-            if (count > 0) {
+            if (count > 0 || view.elements() > 0) {
                 host.writeStatistics(moments, spec.eps(), saved.stats());
             }
             if (view.elements() > 0) {
@@ -391,6 +401,10 @@ public final class BatchNorm extends NormLayer {
     public void backward(Saved saved, Input in, Tensor dy, Gradients out, ChannelSums sums) {
         ChannelView view = requireBackward(saved, in, dy, out);
         requireMerged(saved);
+        if (sums.channels() != spec.channels()) {
+            throw new IllegalArgumentException(
+                    "sums must be of the layer's channels: channels=" + sums.channels() + ", layer=" + this);
+        }
         if (view.elements() > 0 && out.dx() != null) {
             host.writeMeans(sums, saved.count(), saved.memory().sums());
             Plan plan = backwardPlan(saved, in, out, true);
@@ -529,7 +543,7 @@ public final class BatchNorm extends NormLayer {
     }
 
     /** Whether the batch's statistics are needed; refuses a single value per channel where the spec does. */
-    boolean usesBatch(Mode mode, long count, Tensor x) {
+    boolean usesBatch(Mode mode, long count, Object x) {
         boolean batch = !spec.runningStatistics() || (mode == Mode.TRAINING && !spec.frozen());
         if (!batch || count != 1) {
             return batch;

@@ -68,13 +68,15 @@ final class HostPartials {
     void writeStatistics(ChannelMoments moments, double eps, Buffer stats) {
         ByteBuffer host = host(16 * moments.channels());
         for (int c = 0; c < moments.channels(); c++) {
+            boolean any = moments.count(c) > 0; // of none, by their lengths, everything is 0
             double mean = moments.mean(c);
-            double spread = moments.variance(c) + eps;
+            double variance = any ? moments.variance(c) : 0;
+            double spread = variance + eps;
             float high = (float) mean;
             host.putFloat(high);
             host.putFloat((float) (mean - high));
-            host.putFloat(spread == 0 ? 0 : (float) (1 / Math.sqrt(spread)));
-            host.putFloat((float) moments.variance(c));
+            host.putFloat(any && spread != 0 ? (float) (1 / Math.sqrt(spread)) : 0);
+            host.putFloat((float) variance);
         }
         stats.enqueueWrite(0, host.flip());
         device.flush();

@@ -248,13 +248,15 @@ public final class InstanceNorm extends RowNorm {
         }
         boolean any = of.count(0) > 0;
         if (any) {
+            if (policy == NonFinite.REFUSE) {
+                Running.requireFinite(of.means(), of.variances());
+            }
             float[] values = new float[4 * spec.channels()];
             for (int c = 0; c < spec.channels(); c++) {
-                values[4 * c] = (float) of.mean(c);
+                float[] mean = Running.pair(of.mean(c));
+                values[4 * c] = mean[0];
+                values[4 * c + 1] = mean[1];
                 values[4 * c + 3] = (float) of.variance(c);
-            }
-            if (policy == NonFinite.REFUSE) {
-                Running.requireFinite(everyFourth(values, 0), everyFourth(values, 3));
             }
             to.write(values);
         }
@@ -266,6 +268,7 @@ public final class InstanceNorm extends RowNorm {
      * device.
      *
      * @param of the averages of all batches, added up; read
+     * @throws ArithmeticException if they are not finite; nothing has moved
      * @throws IllegalArgumentException if there are no running statistics or no instances
      */
     public void replaceRunning(ChannelAverages of) {
@@ -274,13 +277,7 @@ public final class InstanceNorm extends RowNorm {
             throw new IllegalArgumentException("a re-estimation needs running statistics and instances: layer=" + this
                     + ", running statistics=" + spec.runningStatistics() + ", instances=" + of.count(0));
         }
-        double[] mean = new double[spec.channels()];
-        double[] variance = new double[spec.channels()];
-        for (int c = 0; c < mean.length; c++) {
-            mean[c] = of.mean(c);
-            variance[c] = of.variance(c);
-        }
-        running.replace(mean, variance, 1);
+        running.replace(of.means(), of.variances(), 1);
     }
 
     private void requireAverages(ChannelAverages of) {

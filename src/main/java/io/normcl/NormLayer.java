@@ -1,5 +1,6 @@
 package io.normcl;
 
+import io.normcl.NamedParameter.Kind;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
 import io.normcl.device.Kernel;
@@ -122,6 +123,24 @@ public abstract sealed class NormLayer implements AutoCloseable permits BatchNor
      */
     public @Nullable Buffer beta() {
         return beta;
+    }
+
+    /**
+     * What the layer learns, by PyTorch's names: {@code weight} for gamma and {@code bias} for beta, where it has them.
+     *
+     * @param prefix the layer's name in its network, before a dot; empty for none
+     * @return gamma and beta as they are on the device
+     */
+    public List<NamedParameter> namedParameters(String prefix) {
+        String before = prefix.isEmpty() ? "" : prefix + ".";
+        List<NamedParameter> named = new ArrayList<>();
+        if (gamma != null) {
+            named.add(new NamedParameter(before + "weight", Kind.GAMMA, gamma));
+        }
+        if (beta != null) {
+            named.add(new NamedParameter(before + "bias", Kind.BETA, beta));
+        }
+        return named;
     }
 
     /** Releases what the layer owns, saved values included; a second call does nothing. */

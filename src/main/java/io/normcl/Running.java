@@ -80,8 +80,9 @@ final class Running {
         batchesTracked++;
     }
 
-    /** Takes statistics as they are, whatever was there. */
+    /** Takes statistics as they are, whatever was there; refuses what is not finite. */
     void replace(double[] means, double[] variances, double factor) {
+        requireFinite(means, variances);
         float[] newMean = new float[means.length];
         float[] newVariance = new float[means.length];
         for (int c = 0; c < means.length; c++) {
@@ -95,7 +96,7 @@ final class Running {
     }
 
     /** A high and a low float. */
-    private static float[] pair(double value) {
+    static float[] pair(double value) {
         float high = (float) value;
         return new float[] {high, (float) (value - high)};
     }
@@ -103,8 +104,8 @@ final class Running {
     static void requireFinite(double[] means, double[] variances) {
         for (int c = 0; c < means.length; c++) {
             if (!Double.isFinite(means[c]) || !Double.isFinite(variances[c])) {
-                throw new ArithmeticException("statistics must be finite to be committed: channel=" + c + ", mean="
-                        + means[c] + ", variance=" + variances[c]);
+                throw new ArithmeticException("statistics must be finite to become running statistics: channel=" + c
+                        + ", mean=" + means[c] + ", variance=" + variances[c]);
             }
         }
     }

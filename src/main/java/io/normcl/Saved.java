@@ -71,7 +71,7 @@ public final class Saved implements AutoCloseable {
         float[] stats = read();
         double[] mean = new double[pass.sets()];
         for (int i = 0; i < mean.length; i++) {
-            mean[i] = (double) stats[4 * i] + stats[4 * i + 1];
+            mean[i] = mean(stats, i);
         }
         return mean;
     }
@@ -105,14 +105,17 @@ public final class Saved implements AutoCloseable {
             throw new IllegalArgumentException(
                     "moments are of a batch norm's batch: layer=" + layer + ", of batch=" + pass.batch());
         }
-        double[] mean = mean();
-        float[] variance = variance();
+        float[] stats = read();
         ChannelMoments moments = new ChannelMoments(pass.sets());
         double count = pass.count();
-        for (int c = 0; c < mean.length; c++) {
-            moments.merge(c, count, mean[c], variance[c] * count);
+        for (int c = 0; c < pass.sets(); c++) {
+            moments.merge(c, count, mean(stats, c), stats[4 * c + 3] * count);
         }
         return moments;
+    }
+
+    private static double mean(float[] stats, int set) {
+        return (double) stats[4 * set] + stats[4 * set + 1];
     }
 
     private float[] column(int index) {

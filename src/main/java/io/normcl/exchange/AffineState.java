@@ -1,5 +1,13 @@
 package io.normcl.exchange;
 
+import io.normcl.GroupNorm;
+import io.normcl.InstanceNorm;
+import io.normcl.InstanceNormSpec;
+import io.normcl.LayerNorm;
+import io.normcl.NormLayer;
+import io.normcl.RmsNorm;
+import io.normcl.RowNorm;
+import io.normcl.device.Buffer;
 import io.normcl.exchange.Safetensors.Entry;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
@@ -53,6 +61,80 @@ public record AffineState(float @Nullable [] gamma, float @Nullable [] beta, lon
         }
         return new AffineState(
                 gamma == null ? null : gamma.floats(), beta == null ? null : beta.floats(), either.shape());
+    }
+
+    /**
+     * Reads what a layer has learned; waits for the device.
+     *
+     * @param norm read
+     * @return a copy, of the layer's normalized dimensions or its channels
+     * @throws IllegalArgumentException if it is an instance norm with running statistics: that is a {@link BatchNormState}
+     */
+    public static AffineState of(RowNorm norm) {
+        return new AffineState(floats(norm.gamma()), floats(norm.beta()), shape(norm));
+    }
+
+    /**
+     * Writes gamma and beta into a layer.
+     *
+     * @param norm its gamma and beta are overwritten
+     * @throws IllegalArgumentException if the layer has another shape, or not the same of gamma and beta, or is an
+     *     instance norm with running statistics; nothing was written
+     */
+    public void writeTo(RowNorm norm) {
+        long[] wanted = shape(norm);
+        if (!Arrays.equals(shape, wanted)) {
+            throw new IllegalArgumentException("a state must have the layer's shape: shape=" + Arrays.toString(shape)
+                    + ", layer's shape=" + Arrays.toString(wanted) + ", layer=" + norm);
+        }
+        requireFits("gamma", gamma, norm.gamma(), norm);
+        requireFits("beta", beta, norm.beta(), norm);
+        write(gamma, norm.gamma());
+        write(beta, norm.beta());
+    }
+
+    private static long[] shape(RowNorm norm) {
+        if (norm instanceof LayerNorm layer) {
+            return layer.spec().shape().stream().mapToLong(size -> size).toArray();
+        }
+        if (norm instanceof RmsNorm rms) {
+            return rms.spec().shape().stream().mapToLong(size -> size).toArray();
+        }
+        if (norm instanceof GroupNorm group) {
+            return new long[] {group.spec().channels()};
+        }
+        InstanceNormSpec spec = ((InstanceNorm) norm).spec();
+        if (spec.runningStatistics()) {
+            throw new IllegalArgumentException(
+                    "an instance norm with running statistics has a batch norm's state: layer=" + norm);
+        }
+        return new long[] {spec.channels()};
+    }
+
+    /** Refuses an array that is not the buffer's. */
+    static void requireFits(String what, float @Nullable [] values, @Nullable Buffer buffer, NormLayer norm) {
+        long own = values == null ? 0 : values.length;
+        long wanted = buffer == null ? 0 : buffer.bytes() / Float.BYTES;
+        if (own != wanted) {
+            throw new IllegalArgumentException("a state must have the layer's arrays: " + what + "="
+                    + (values == null ? "missing" : own + " values") + ", layer's="
+                    + (buffer == null ? "missing" : wanted + " values") + ", layer=" + norm);
+        }
+    }
+
+    static void write(float @Nullable [] values, @Nullable Buffer buffer) {
+        if (values != null && buffer != null) {
+            buffer.write(values);
+        }
+    }
+
+    static float @Nullable [] floats(@Nullable Buffer buffer) {
+        if (buffer == null) {
+            return null;
+        }
+        float[] values = new float[(int) (buffer.bytes() / Float.BYTES)];
+        buffer.read(values);
+        return values;
     }
 
     /**

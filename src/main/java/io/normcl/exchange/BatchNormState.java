@@ -1,6 +1,10 @@
 package io.normcl.exchange;
 
+import io.normcl.BatchNorm;
+import io.normcl.InstanceNorm;
+import io.normcl.NormLayer;
 import io.normcl.RunningVariance;
+import io.normcl.device.Buffer;
 import java.util.Arrays;
 import java.util.Objects;
 import org.jspecify.annotations.Nullable;
@@ -52,6 +56,79 @@ public record BatchNormState(
         if (batchesTracked < 0) {
             throw new IllegalArgumentException("batches are counted from 0: batchesTracked=" + batchesTracked);
         }
+    }
+
+    /**
+     * Reads what a layer has learned; waits for the device.
+     *
+     * @param norm read
+     * @return a copy, with the variance that the layer's spec names
+     */
+    public static BatchNormState of(BatchNorm norm) {
+        return new BatchNormState(
+                AffineState.floats(norm.gamma()),
+                AffineState.floats(norm.beta()),
+                AffineState.floats(norm.runningMean()),
+                AffineState.floats(norm.runningVar()),
+                norm.spec().runningVariance(),
+                norm.batchesTracked());
+    }
+
+    /**
+     * Reads what a layer has learned; waits for the device.
+     *
+     * @param norm read; with or without running statistics
+     * @return a copy, with the unbiased variance
+     */
+    public static BatchNormState of(InstanceNorm norm) {
+        return new BatchNormState(
+                AffineState.floats(norm.gamma()),
+                AffineState.floats(norm.beta()),
+                AffineState.floats(norm.runningMean()),
+                AffineState.floats(norm.runningVar()),
+                RunningVariance.UNBIASED,
+                norm.batchesTracked());
+    }
+
+    /**
+     * Writes the state into a layer.
+     *
+     * @param norm its parameters, running statistics and count of batches are overwritten
+     * @throws IllegalArgumentException if an array is missing, not the layer's or of another size, or the running
+     *     variance is the other one, until {@link #convertedTo} or {@link #keptAs} says what is to happen; nothing was
+     *     written
+     */
+    public void writeTo(BatchNorm norm) {
+        writeTo(norm, norm.runningMean(), norm.runningVar(), norm.spec().runningVariance());
+        norm.batchesTracked(batchesTracked);
+    }
+
+    /**
+     * Writes the state into a layer.
+     *
+     * @param norm its parameters, running statistics and count of batches are overwritten
+     * @throws IllegalArgumentException if an array is missing, not the layer's or of another size, or the running
+     *     variance is not the unbiased one; nothing was written
+     */
+    public void writeTo(InstanceNorm norm) {
+        writeTo(norm, norm.runningMean(), norm.runningVar(), RunningVariance.UNBIASED);
+        norm.batchesTracked(batchesTracked);
+    }
+
+    private void writeTo(NormLayer norm, @Nullable Buffer mean, @Nullable Buffer variance, RunningVariance wanted) {
+        AffineState.requireFits("gamma", gamma, norm.gamma(), norm);
+        AffineState.requireFits("beta", beta, norm.beta(), norm);
+        AffineState.requireFits("runningMean", runningMean, mean, norm);
+        AffineState.requireFits("runningVar", runningVar, variance, norm);
+        if (runningVar != null && runningVariance != wanted) {
+            throw new IllegalArgumentException(
+                    "a running variance is converted by a count or kept as it is, as you say: layer=" + norm
+                            + ", wanted=" + wanted + ", state=" + runningVariance);
+        }
+        AffineState.write(gamma, norm.gamma());
+        AffineState.write(beta, norm.beta());
+        AffineState.write(runningMean, mean);
+        AffineState.write(runningVar, variance);
     }
 
     /**

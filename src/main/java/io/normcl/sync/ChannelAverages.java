@@ -71,6 +71,32 @@ public final class ChannelAverages {
     }
 
     /**
+     * All averages of the means.
+     *
+     * @return a new array; NaN where there are no instances
+     */
+    public double[] means() {
+        double[] means = new double[mean.length];
+        for (int c = 0; c < means.length; c++) {
+            means[c] = mean(c);
+        }
+        return means;
+    }
+
+    /**
+     * All averages of the unbiased variances.
+     *
+     * @return a new array; NaN where there are no instances
+     */
+    public double[] variances() {
+        double[] variances = new double[mean.length];
+        for (int c = 0; c < variances.length; c++) {
+            variances[c] = variance(c);
+        }
+        return variances;
+    }
+
+    /**
      * The average of the means.
      *
      * @param channel the channel

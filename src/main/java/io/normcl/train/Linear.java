@@ -1,5 +1,6 @@
 package io.normcl.train;
 
+import io.normcl.NamedParameter.Kind;
 import io.normcl.device.Buffer;
 import io.normcl.device.MatrixProduct;
 import java.util.List;
@@ -21,8 +22,8 @@ final class Linear extends Layer {
         this.rows = rows;
         this.in = in;
         this.out = out;
-        weight = memory.parameter(name + ".weight", true, shape);
-        this.bias = bias ? memory.parameter(name + ".bias", false, out) : null;
+        weight = memory.parameter(name + ".weight", Kind.WEIGHT, shape);
+        this.bias = bias ? memory.parameter(name + ".bias", Kind.BIAS, out) : null;
     }
 
     @Override

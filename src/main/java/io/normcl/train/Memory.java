@@ -2,6 +2,8 @@ package io.normcl.train;
 
 import io.normcl.BatchNorm;
 import io.normcl.BatchNormSpec;
+import io.normcl.NamedParameter;
+import io.normcl.NamedParameter.Kind;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
 import java.util.ArrayList;
@@ -23,12 +25,12 @@ final class Memory implements AutoCloseable {
         return buffer;
     }
 
-    Parameter parameter(String name, boolean decays, long... shape) {
+    Parameter parameter(String name, Kind kind, long... shape) {
         long count = 1;
         for (long size : shape) {
             count *= size;
         }
-        return new Parameter(name, shape, floats(count), floats(count), decays);
+        return new Parameter(new NamedParameter(name, kind, floats(count)), shape, floats(count));
     }
 
     BatchNorm batchNorm(int channels) {

@@ -1,5 +1,7 @@
 package io.normcl.train;
 
+import io.normcl.NamedParameter;
+import io.normcl.ParameterGroups;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
 import io.normcl.train.FashionMnist.Pictures;
@@ -7,6 +9,7 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Set;
 
 /**
  * One replica of the network on one device. It is PyTorch's
@@ -28,6 +31,8 @@ final class Network {
     final List<Layer> layers = new ArrayList<>();
     final List<Normalization> norms = new ArrayList<>();
     final List<Parameter> parameters = new ArrayList<>();
+    /** What the weight decay pulls on. */
+    private final Set<NamedParameter> decayed;
     /** Floats of all parameters, which gradients and velocity hold one after the other. */
     final int size;
 
@@ -68,6 +73,9 @@ final class Network {
                 norms.add(norm);
             }
         }
+        decayed = Set.copyOf(
+                ParameterGroups.of(parameters.stream().map(Parameter::named).toList())
+                        .decayed());
         size = parameters.stream().mapToInt(Parameter::count).sum();
         labels = memory.floats(capacity);
         scores = memory.floats(2L * capacity);
@@ -161,7 +169,7 @@ final class Network {
         reduced.write(0, all);
         int offset = 0;
         for (Parameter parameter : parameters) {
-            float decay = parameter.decays() ? settings.decay() : 0;
+            float decay = decayed.contains(parameter.named()) ? settings.decay() : 0;
             int count = parameter.count();
             Layer.launch(
                     device,

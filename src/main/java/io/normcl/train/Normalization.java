@@ -17,8 +17,7 @@ final class Normalization extends Layer {
     final BatchNorm norm;
     private final int places;
     private final int channels;
-    private final Parameter gamma;
-    private final Parameter beta;
+    private final List<Parameter> parameters;
     private @Nullable Saved saved;
 
     Normalization(Memory memory, String name, int places, int channels) {
@@ -27,9 +26,9 @@ final class Normalization extends Layer {
         this.places = places;
         this.channels = channels;
         norm = memory.batchNorm(channels);
-        long[] shape = {channels};
-        gamma = new Parameter(name + ".weight", shape, requireNonNull(norm.gamma()), memory.floats(channels), false);
-        beta = new Parameter(name + ".bias", shape, requireNonNull(norm.beta()), memory.floats(channels), false);
+        parameters = norm.namedParameters(name).stream()
+                .map(named -> new Parameter(named, new long[] {channels}, memory.floats(channels)))
+                .toList();
     }
 
     @Override
@@ -42,7 +41,9 @@ final class Normalization extends Layer {
     }
 
     Gradients gradients(@Nullable Buffer dx, int n) {
-        return Gradients.of(dx == null ? null : tensor(dx, n), gamma.gradient(), beta.gradient());
+        Buffer dGamma = parameters.get(0).gradient();
+        Buffer dBeta = parameters.get(1).gradient();
+        return Gradients.of(dx == null ? null : tensor(dx, n), dGamma, dBeta);
     }
 
     @Override
@@ -92,6 +93,6 @@ final class Normalization extends Layer {
 
     @Override
     List<Parameter> parameters() {
-        return List.of(gamma, beta);
+        return parameters;
     }
 }

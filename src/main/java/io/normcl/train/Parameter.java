@@ -1,19 +1,26 @@
 package io.normcl.train;
 
+import io.normcl.NamedParameter;
 import io.normcl.device.Buffer;
 
 /**
  * What one layer of one replica learns.
  *
- * @param name PyTorch's name of it
+ * @param named PyTorch's name of it, its kind and its values
  * @param shape PyTorch's shape of it
- * @param value its values
  * @param gradient its gradient over this replica's samples
- * @param decays whether the weight decay pulls on it
  */
 @SuppressWarnings("ArrayRecordComponent") // compared by nobody
-record Parameter(String name, long[] shape, Buffer value, Buffer gradient, boolean decays) {
+record Parameter(NamedParameter named, long[] shape, Buffer gradient) {
+    String name() {
+        return named.name();
+    }
+
+    Buffer value() {
+        return named.value();
+    }
+
     int count() {
-        return (int) (value.bytes() / Float.BYTES);
+        return (int) (value().bytes() / Float.BYTES);
     }
 }

@@ -2,6 +2,7 @@ package io.normcl.train;
 
 import io.normcl.Gradients;
 import io.normcl.Input;
+import io.normcl.NamedParameter.Kind;
 import io.normcl.Replicas;
 import io.normcl.Saved;
 import io.normcl.device.Buffer;
@@ -87,12 +88,12 @@ public final class Trainer implements AutoCloseable {
         double bound = 0;
         for (int p = 0; p < networks.get(0).parameters.size(); p++) {
             Parameter parameter = networks.get(0).parameters.get(p);
-            boolean weight = parameter.shape().length > 1;
-            if (weight) {
-                bound = 1 / Math.sqrt((double) parameter.count() / parameter.shape()[0]);
+            Kind kind = parameter.named().kind();
+            if (kind == Kind.GAMMA || kind == Kind.BETA) {
+                continue; // they are 1 and 0
             }
-            if (!weight && !parameter.name().equals("12.bias")) {
-                continue; // gamma is 1 and beta 0
+            if (kind == Kind.WEIGHT) {
+                bound = 1 / Math.sqrt((double) parameter.count() / parameter.shape()[0]);
             }
             float[] values = new float[parameter.count()];
             for (int i = 0; i < values.length; i++) {

@@ -161,7 +161,8 @@ class SmallShapesTest {
                 Buffer dBeta = rig.floats(c);
                 try (Saved saved = norm.forward(mode, x, y)) {
                     norm.backward(saved, x, dy, Gradients.of(dx, dGamma, dBeta));
-                    norm.backward(saved, x, dy, new Gradients(null, dGamma, dBeta, true));
+                    norm.backward(
+                            saved, x, dy, Gradients.of(null, dGamma, dBeta).withAccumulate(true));
                     norm.backward(saved, x, dy, Gradients.of(dy, dGamma, dBeta));
                     norm.commit(saved);
                 }

@@ -78,6 +78,9 @@ static inline moments channel_moments(
         shift += UNPACK1(addend + at);
 #endif
     }
+#if ADDEND
+    shift_is_read();
+#endif
 #endif
     realv sum = REALV_ZERO;
     realv square = REALV_ZERO;

@@ -8,6 +8,7 @@ import io.normcl.tensor.Layout;
 import io.normcl.tensor.Tensor;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
+import java.util.Arrays;
 
 /** Tensors of any data type on the host. Each has more memory than it needs, and what is behind it must stay. */
 final class Stored {
@@ -96,7 +97,7 @@ final class Stored {
     /** A tensor to be written: NaN so far. */
     static Tensor unwritten(Rig rig, Tensor like) {
         float[] values = new float[(int) like.elements()];
-        java.util.Arrays.fill(values, Float.NaN);
+        Arrays.fill(values, Float.NaN);
         return tensor(rig, like.type(), values, like.layout(), like.shape());
     }
 

@@ -369,11 +369,11 @@ public abstract sealed class NormLayer implements AutoCloseable permits BatchNor
 
     // Memory.
 
-    /** Saved memory for so many sets of statistics, NaN where they are of nothing. */
+    /** Saved memory for so many sets of statistics, NaN where they are of nothing, 0 where lengths leave nothing. */
     Saved save(Saved.Pass pass) {
         Saved saved = new Saved(this, pass, memory(pass.sets()));
         if (pass.count() == 0) {
-            saved.stats().fill(Float.NaN);
+            saved.stats().fill(pass.lengths() == null ? Float.NaN : 0);
         }
         return saved;
     }

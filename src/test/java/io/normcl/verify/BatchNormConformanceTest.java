@@ -68,6 +68,13 @@ class BatchNormConformanceTest {
                 () -> lines(verdicts));
     }
 
+    @ParameterizedTest
+    @CsvSource({"WIDE,false", "WIDE,true", "COOPERATIVE,false", "COOPERATIVE,true"})
+    void fusedDevice(Family family, boolean synchronize) throws Exception {
+        List<Verdict> verdicts = judge(new DeviceEngine(devices, Tuning.of(family), synchronize), true, 10, FUSED);
+        assertTrue(verdicts.isEmpty(), () -> lines(verdicts));
+    }
+
     /** The verdicts other than tight. */
     private static List<Verdict> judge(
             BatchNormProgram.Engine engine, boolean single, int expectedCases, String... operations)

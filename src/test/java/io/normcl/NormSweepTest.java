@@ -1,0 +1,212 @@
+package io.normcl;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import io.normcl.NormSweep.Alias;
+import io.normcl.NormSweep.Kind;
+import io.normcl.NormSweep.Size;
+import io.normcl.NormSweep.Wanted;
+import io.normcl.device.Device;
+import io.normcl.plan.Family;
+import io.normcl.plan.Tuning;
+import io.normcl.tensor.Activation;
+import io.normcl.tensor.DataType;
+import io.normcl.tensor.Layout;
+import java.util.ArrayList;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Random;
+import java.util.Set;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+
+/** Every layer over many shapes, and over every pair of options, in both kernel families and every form of plan. */
+class NormSweepTest {
+    private static final List<Activation> ACTIVATIONS =
+            List.of(Activation.NONE, Activation.RELU, Activation.leakyRelu(0.25), Activation.SILU);
+    private static Device device;
+
+    @BeforeAll
+    static void open() {
+        device = Rig.open();
+    }
+
+    @AfterAll
+    static void close() {
+        device.close();
+        assertEquals(0, Device.liveHandles());
+    }
+
+    private static Tuning tuning(Family family, String fused) {
+        Tuning tuning = Tuning.of(family);
+        return fused.equals("own") ? tuning : tuning.withFused(Boolean.parseBoolean(fused));
+    }
+
+    private static <T> T pick(T[] values, int number) {
+        return values[number % values.length];
+    }
+
+    /** Goes through the options that need no other kernels. */
+    private static NormSweep varied(NormSweep sweep, int number) {
+        return sweep.with(
+                pick(Wanted.values(), number),
+                number % 3 != 1,
+                number % 4 != 2,
+                number % 2 == 1,
+                pick(Alias.values(), number % 7));
+    }
+
+    @ParameterizedTest
+    @CsvSource({"WIDE,true", "WIDE,false", "WIDE,own", "COOPERATIVE,true", "COOPERATIVE,false", "COOPERATIVE,own"})
+    void rowsOfEveryLength(Family family, String fused) {
+        int number = 0;
+        for (int d : new int[] {1, 2, 3, 16, 17, 64, 100, 257, 1000, 4099}) {
+            for (int rows : new int[] {0, 1, 2, 5, 33, 300}) {
+                Kind kind = ++number % 4 == 3 && d % 2 == 1 ? Kind.RMS : Kind.LAYER;
+                NormSweep sweep =
+                        NormSweep.plain(kind, Layout.CHANNELS_FIRST, tuning(family, fused), new Size(rows, 1, 1, d, 1));
+                varied(sweep, number).check(device, number);
+            }
+        }
+    }
+
+    @ParameterizedTest
+    @CsvSource({"WIDE,true", "WIDE,false", "WIDE,own", "COOPERATIVE,true", "COOPERATIVE,false", "COOPERATIVE,own"})
+    void groupsOfEverySize(Family family, String fused) {
+        int number = 0;
+        int[][] channels = {{1, 1}, {2, 1}, {6, 3}, {6, 6}, {20, 5}, {64, 8}, {130, 2}};
+        for (int s : new int[] {1, 3, 7, 49, 64, 1030}) {
+            for (int[] cg : channels) {
+                Kind kind = pick(new Kind[] {Kind.GROUP, Kind.PER_LOCATION, Kind.GROUP, Kind.INSTANCE}, ++number);
+                Size size = new Size(pick(new Integer[] {1, 2, 5, 0, 3}, number), cg[0], 1, s, cg[1]);
+                for (Layout layout : Layout.values()) {
+                    NormSweep sweep = NormSweep.plain(kind, layout, tuning(family, fused), size);
+                    varied(sweep, number).check(device, number);
+                }
+            }
+        }
+    }
+
+    /** A sum in the place of x, of which every work-item needs the first value. */
+    @ParameterizedTest
+    @CsvSource({"WIDE,true", "WIDE,false", "COOPERATIVE,true", "COOPERATIVE,false"})
+    void aSumInPlace(Family family, String fused) {
+        for (Size size : new Size[] {new Size(5, 1, 1, 257, 1), new Size(3, 1, 1, 4099, 1)}) {
+            NormSweep.plain(Kind.LAYER, Layout.CHANNELS_FIRST, tuning(family, fused), size)
+                    .withExtra()
+                    .with(Wanted.ALL, true, true, false, Alias.OUTPUTS)
+                    .check(device, 1);
+        }
+    }
+
+    /** Samples of one place, of which lengths leave some out altogether. */
+    @ParameterizedTest
+    @CsvSource({"WIDE,true", "WIDE,false", "COOPERATIVE,true", "COOPERATIVE,false"})
+    void lengthsOfOnePlace(Family family, String fused) {
+        for (Kind kind : List.of(Kind.BATCH, Kind.GROUP)) {
+            for (Layout layout : Layout.values()) {
+                NormSweep.plain(kind, layout, tuning(family, fused), new Size(7, 6, 2, 1, 2))
+                        .withExtra()
+                        .check(device, 1);
+                NormSweep.plain(kind, layout, tuning(family, fused), new Size(7, 6, 1, 1, 2))
+                        .withExtra()
+                        .check(device, 1);
+            }
+        }
+    }
+
+    // Pairs of options. An option is a number below its count of values; a case is one of each.
+
+    private static final int[] COUNTS = {Kind.values().length, 2, 2, 3, 3, 4, 2, 2, Wanted.values().length, 4, 2, 3, 4};
+
+    private static final Size[] SIZES = {
+        new Size(5, 6, 3, 7, 3), new Size(2, 64, 1, 33, 8), new Size(3, 20, 4, 16, 5), new Size(33, 3, 5, 1, 1)
+    };
+
+    private static NormSweep sweep(int[] own) {
+        return new NormSweep(
+                pick(Kind.values(), own[0]),
+                pick(Layout.values(), own[1]),
+                tuning(
+                        pick(Family.values(), own[2]),
+                        List.of("true", "false", "own").get(own[3])),
+                pick(DataType.values(), own[4]),
+                ACTIVATIONS.get(own[5]),
+                own[6] == 1,
+                own[7] == 1,
+                pick(Wanted.values(), own[8]),
+                own[9] < 2,
+                own[9] % 2 == 0,
+                own[10] == 1,
+                pick(Alias.values(), own[11]),
+                SIZES[own[12]]);
+    }
+
+    private record Pair(int option, int value, int other, int otherValue) {}
+
+    private static Set<Pair> pairs(int[] own) {
+        Set<Pair> pairs = new HashSet<>();
+        for (int i = 0; i < own.length; i++) {
+            for (int j = 0; j < i; j++) {
+                pairs.add(new Pair(i, own[i], j, own[j]));
+            }
+        }
+        return pairs;
+    }
+
+    private static int[] random(Random random) {
+        int[] own = new int[COUNTS.length];
+        for (int i = 0; i < own.length; i++) {
+            own[i] = random.nextInt(COUNTS[i]);
+        }
+        return own;
+    }
+
+    /** Cases in which every two options meet with every two values: each the best of many random ones. */
+    private static List<int[]> cases() {
+        Random random = new Random(11);
+        Set<Pair> met = new HashSet<>();
+        int all = 0;
+        for (int i = 0; i < COUNTS.length; i++) {
+            for (int j = 0; j < i; j++) {
+                all += COUNTS[i] * COUNTS[j];
+            }
+        }
+        List<int[]> cases = new ArrayList<>();
+        while (met.size() < all) {
+            int[] best = random(random);
+            long most = -1;
+            for (int i = 0; i < 300; i++) {
+                int[] own = random(random);
+                long fresh =
+                        pairs(own).stream().filter(pair -> !met.contains(pair)).count();
+                if (fresh > most) {
+                    best = own;
+                    most = fresh;
+                }
+            }
+            met.addAll(pairs(best));
+            cases.add(best);
+        }
+        return cases;
+    }
+
+    @Test
+    void everyPairOfOptions() {
+        List<int[]> cases = cases();
+        assertTrue(cases.size() < 120, () -> cases.size() + " cases");
+        List<String> failures = new ArrayList<>();
+        for (int i = 0; i < cases.size(); i++) {
+            try {
+                sweep(cases.get(i)).check(device, i);
+            } catch (AssertionError e) {
+                failures.add(e.getMessage());
+            }
+        }
+        assertEquals(List.of(), failures);
+    }
+}

@@ -178,7 +178,7 @@ KERNEL(first_apply)
         long length = min(piece, S - start);
         normalize(
             x + at, z + at, y + at, stats[stats_of(plane, channel, K, S)], AFFINE(gamma, channel, S) + ELEMENTWISE * start,
-            AFFINE(beta, channel, S) + ELEMENTWISE * start, valid(lengths, plane / C, length), length);
+            AFFINE(beta, channel, S) + ELEMENTWISE * start, valid(lengths, plane / C, length), length, piece);
     }
 }
 
@@ -193,7 +193,7 @@ KERNEL(first_forward_fused)
     }
     for (long n = ROW; n < N; n += ROWS) {
         long at = (n * C + channel) * S;
-        normalize(x + at, z + at, y + at, own, gamma + channel, beta + channel, S, S);
+        normalize(x + at, z + at, y + at, own, gamma + channel, beta + channel, S, S, S);
     }
 }
 
@@ -235,7 +235,7 @@ KERNEL(first_backward_apply)
         differentiate(
             x + at, z + at, dy + at, dx + at, dz + at, stats + own, BATCH_STATS ? sums[own] : (float2)(0.0f),
             AFFINE(gamma, channel, S) + ELEMENTWISE * start, AFFINE(beta, channel, S) + ELEMENTWISE * start,
-            valid(lengths, plane / C, length), length);
+            valid(lengths, plane / C, length), length, piece);
     }
 }
 
@@ -258,6 +258,6 @@ KERNEL(first_backward_fused)
     for (long n = ROW; n < N; n += ROWS) {
         long at = (n * C + channel) * S;
         differentiate(
-            x + at, z + at, dy + at, dx + at, dz + at, stats + channel, sums, gamma + channel, beta + channel, S, S);
+            x + at, z + at, dy + at, dx + at, dz + at, stats + channel, sums, gamma + channel, beta + channel, S, S, S);
     }
 }

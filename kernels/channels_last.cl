@@ -62,8 +62,6 @@
 #define ROWS (LOCAL_SIZE / LANES)
 #define LANE ((int)get_local_id(0) % LANES)
 #define ROW ((int)get_local_id(0) / LANES)
-/* Rows that a work-item takes of one vector before it goes on to the next. */
-#define BLOCK 8
 
 /* The part of the tensor that a work-group walks. */
 typedef struct {
@@ -215,6 +213,37 @@ static inline floatv gradient_at(
     return g;
 }
 
+/* Rows that a work-item takes of one vector before it goes on to the next. */
+#define BLOCK 8
+
+/* Whether rows before `end` have all of a vector. */
+static inline int whole(patch p, long column, long end) {
+    return column + WIDTH <= p.columns && end * p.columns <= p.elements;
+}
+
+/* Values from a row to the one that is asked for meanwhile. */
+static inline long ahead_of(patch p) { return max(1L, FETCH_AHEAD / p.columns) * p.columns; }
+
+/* Adds sum(d) and sum(d^2) of one vector over some rows, d = x - shift; `full` where each has all of it. */
+static inline void block_moments(
+    const __global storage *x, patch p, long column, long from, long to, floatv shift, int full, realv *sum,
+    realv *square) {
+    realv s = *sum;
+    realv q = *square;
+    for (long row = from; row < to; row += ROWS) {
+        if (counts(p, row)) {
+            const __global storage *own = x + row * p.columns + column;
+            floatv values = load_some(own, full ? WIDTH : inside(p, row, column), shift);
+            realv d = realv_difference(values, shift, (floatv)(0.0f));
+            fetch(own + BLOCK * ROWS * p.columns);
+            realv_add(&s, d);
+            realv_add_product(&q, d, d);
+        }
+    }
+    *sum = s;
+    *square = q;
+}
+
 /* Sums about the values of the first row that counts, for the vectors of a work-item. */
 static inline void column_sums(
     const __global storage *x, patch p, realv *sum, realv *square, floatv *shift) {
@@ -235,21 +264,11 @@ static inline void column_sums(
         long end = min(p.to, block + BLOCK * ROWS);
         for (int v = 0; v < VECTORS && column_of(p, v) < p.columns; v++) {
             long column = column_of(p, v);
-            realv s = sum[v];
-            realv q = square[v];
-            for (long row = block; row < end; row += ROWS) {
-#if MASKED
-                if (!counts(p, row)) {
-                    continue;
-                }
-#endif
-                floatv values = load_some(x + row * p.columns + column, inside(p, row, column), shift[v]);
-                realv d = realv_difference(values, shift[v], (floatv)(0.0f));
-                realv_add(&s, d);
-                realv_add_product(&q, d, d);
+            if (whole(p, column, end)) {
+                block_moments(x, p, column, block, end, shift[v], 1, &sum[v], &square[v]);
+            } else {
+                block_moments(x, p, column, block, end, shift[v], 0, &sum[v], &square[v]);
             }
-            sum[v] = s;
-            square[v] = q;
         }
     }
 }
@@ -275,8 +294,35 @@ static inline void column_moments(
     }
 }
 
-/* sum g and sum g*xHat of the channels of each vector, with the row's gamma where it belongs to rows; row 0 hands them
- * out, [vector][WIDTH]. */
+/* Adds sum(g) and sum(g*(x - mean)) of one vector over some rows, with the row's gamma where it belongs to rows. */
+static inline void block_gradients(
+    const __global storage *x, const __global storage *z, const __global storage *dy, const __global float *gamma,
+    const __global float *beta, patch p, long column, long from, long to, column_norm own, int full, realv *sum,
+    realv *product) {
+    realv s = *sum;
+    realv q = *product;
+    for (long row = from; row < to; row += ROWS) {
+        if (counts(p, row)) {
+            long at = row * p.columns + column;
+            long count = full ? WIDTH : inside(p, row, column);
+            column_norm n = at_row(own, gamma, beta, p, row);
+            floatv value = gradient_at(x, z, dy, at, count, n);
+#if ROW_AFFINE
+            realv g = realv_product(value, n.gamma);
+#else
+            realv g = realv_of(value);
+#endif
+            fetch(x + at + BLOCK * ROWS * p.columns);
+            fetch(dy + at + BLOCK * ROWS * p.columns);
+            realv_add(&s, g);
+            realv_add_product(&q, g, realv_difference(load_some(x + at, count, 0.0f), n.high, n.low));
+        }
+    }
+    *sum = s;
+    *product = q;
+}
+
+/* sum g and sum g*xHat of the channels of each vector; row 0 hands them out, [vector][WIDTH]. */
 static inline void column_gradients(
     const __global storage *x, const __global storage *z, const __global storage *dy, const __global float4 *stats,
     const __global float *gamma, const __global float *beta, patch p, long C, __local real *tree, real *d_beta,
@@ -292,29 +338,13 @@ static inline void column_gradients(
         long end = min(p.to, block + BLOCK * ROWS);
         for (int v = 0; v < VECTORS && column_of(p, v) < p.columns; v++) {
             long column = column_of(p, v);
-            realv s = sum[v];
-            realv q = product[v];
-            for (long row = block; row < end; row += ROWS) {
-#if MASKED
-                if (!counts(p, row)) {
-                    continue;
-                }
-#endif
-                long at = row * p.columns + column;
-                long count = inside(p, row, column);
-                column_norm n = at_row(own[v], gamma, beta, p, row);
-                floatv value = gradient_at(x, z, dy, at, count, n);
-#if ROW_AFFINE
-                realv g = realv_product(value, n.gamma);
-#else
-                realv g = realv_of(value);
-#endif
-                realv d = realv_difference(load_some(x + at, count, 0.0f), n.high, n.low);
-                realv_add(&s, g);
-                realv_add_product(&q, g, d);
+            if (whole(p, column, end)) {
+                block_gradients(
+                    x, z, dy, gamma, beta, p, column, block, end, own[v], 1, &sum[v], &product[v]);
+            } else {
+                block_gradients(
+                    x, z, dy, gamma, beta, p, column, block, end, own[v], 0, &sum[v], &product[v]);
             }
-            sum[v] = s;
-            product[v] = q;
         }
     }
     for (int v = 0; v < VECTORS; v++) {
@@ -329,6 +359,13 @@ static inline void column_gradients(
     }
 }
 
+static inline void normalize_vector(
+    const __global storage *x, const __global storage *z, __global storage *y, const __global float *gamma,
+    const __global float *beta, patch p, long row, long at, long count, column_norm own) {
+    floatv value = activate(affine(load_some(x + at, count, 0.0f), at_row(own, gamma, beta, p, row)), z + at, count);
+    store_some(counts(p, row) ? value : (floatv)(0.0f), y + at, count);
+}
+
 static inline void normalize(
     const __global storage *x, const __global storage *z, __global storage *y, const __global float4 *stats,
     const __global float *gamma, const __global float *beta, patch p, long C) {
@@ -336,16 +373,42 @@ static inline void normalize(
     for (int v = 0; v < VECTORS; v++) {
         own[v] = load_norm(stats, gamma, beta, p, column_of(p, v), C);
     }
+    long ahead = ahead_of(p);
     for (long row = p.from + ROW; row < p.to; row += ROWS) {
-        int masked = !counts(p, row);
         for (int v = 0; v < VECTORS && column_of(p, v) < p.columns; v++) {
-            long at = row * p.columns + column_of(p, v);
-            long count = inside(p, row, column_of(p, v));
-            column_norm n = at_row(own[v], gamma, beta, p, row);
-            floatv value = activate(affine(load_some(x + at, count, 0.0f), n), z + at, count);
-            store_some(masked ? (floatv)(0.0f) : value, y + at, count);
+            long column = column_of(p, v);
+            long at = row * p.columns + column;
+            fetch(x + at + ahead);
+            if (whole(p, column, row + 1)) {
+                normalize_vector(x, z, y, gamma, beta, p, row, at, WIDTH, own[v]);
+            } else {
+                normalize_vector(x, z, y, gamma, beta, p, row, at, inside(p, row, column), own[v]);
+            }
         }
     }
+}
+
+static inline void differentiate_vector(
+    const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
+    __global storage *dz, const __global float *gamma, const __global float *beta, patch p, long row, long at,
+    long count, column_norm own, floatv offset, floatv slope) {
+    int masked = !counts(p, row);
+    column_norm n = at_row(own, gamma, beta, p, row);
+    floatv g = gradient_at(x, z, dy, at, count, n);
+#if WRITE_DZ
+    store_some(masked ? (floatv)(0.0f) : g, dz + at, count);
+#endif
+#if BATCH_STATS
+    floatv d = load_some(x + at, count, 0.0f) - n.high - n.low;
+#if ROW_STATS
+    g = fma(-d, slope, fma(g, n.gamma, -offset)) * n.inv_std;
+#else
+    g = fma(-d, slope, g - offset) * (n.inv_std * n.gamma);
+#endif
+#else
+    g *= n.inv_std * n.gamma;
+#endif
+    store_some(masked ? (floatv)(0.0f) : g, dx + at, count);
 }
 
 static inline void differentiate(
@@ -357,6 +420,8 @@ static inline void differentiate(
     for (int v = 0; v < VECTORS; v++) {
         long column = column_of(p, v);
         own[v] = load_norm(stats, gamma, beta, p, column, C);
+        offset[v] = 0.0f;
+        slope[v] = 0.0f;
 #if BATCH_STATS
         float offsets[WIDTH], slopes[WIDTH];
         for (int i = 0; i < WIDTH; i++) {
@@ -368,27 +433,20 @@ static inline void differentiate(
         slope[v] = LOADV(slopes) * own[v].inv_std;
 #endif
     }
+    long ahead = ahead_of(p);
     for (long row = p.from + ROW; row < p.to; row += ROWS) {
-        int masked = !counts(p, row);
         for (int v = 0; v < VECTORS && column_of(p, v) < p.columns; v++) {
-            long at = row * p.columns + column_of(p, v);
-            long count = inside(p, row, column_of(p, v));
-            column_norm n = at_row(own[v], gamma, beta, p, row);
-            floatv g = gradient_at(x, z, dy, at, count, n);
-#if WRITE_DZ
-            store_some(masked ? (floatv)(0.0f) : g, dz + at, count);
-#endif
-#if BATCH_STATS
-            floatv d = load_some(x + at, count, 0.0f) - n.high - n.low;
-#if ROW_STATS
-            g = fma(-d, slope[v], fma(g, n.gamma, -offset[v])) * n.inv_std;
-#else
-            g = fma(-d, slope[v], g - offset[v]) * (n.inv_std * n.gamma);
-#endif
-#else
-            g *= n.inv_std * n.gamma;
-#endif
-            store_some(masked ? (floatv)(0.0f) : g, dx + at, count);
+            long column = column_of(p, v);
+            long at = row * p.columns + column;
+            fetch(x + at + ahead);
+            fetch(dy + at + ahead);
+            if (whole(p, column, row + 1)) {
+                differentiate_vector(
+                    x, z, dy, dx, dz, gamma, beta, p, row, at, WIDTH, own[v], offset[v], slope[v]);
+            } else {
+                differentiate_vector(
+                    x, z, dy, dx, dz, gamma, beta, p, row, at, inside(p, row, column), own[v], offset[v], slope[v]);
+            }
         }
     }
 }

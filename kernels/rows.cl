@@ -8,7 +8,9 @@
  *           dBeta = sum(dy), dGamma = sum(dy*xHat), over all rows that share them
  *
  * A row is K planes of S values with one gamma each; plane p of the tensor takes number p % C. With ELEMENTWISE 1 a
- * row is one plane (K = 1), and gamma has C planes of S. A work-group takes a block of rows, LOCAL_SIZE/SPAN at a time.
+ * row is one plane (K = 1), and gamma has C planes of S. A work-group takes a block of rows, LOCAL_SIZE/SPAN at a time;
+ * sums down the columns are added up over `height` of these before they go to memory, in the backward in `columns`, which
+ * holds 2*LOCAL_SIZE/SPAN rows of floats, each rounded up to whole vectors.
  *
  *   <family>_rows_forward_fused     any groups            reads x      writes y, stats            1R + 1W
  *   <family>_rows_backward_fused    any groups            reads x, dy  writes dx, partials        2R + 1W
@@ -28,8 +30,6 @@
 #ifndef PARAMETERS
 #define PARAMETERS 1
 #endif
-/* Rows whose part of the sums down the columns is added up before it goes to memory. */
-#define BLOCK 16
 
 /* Adds up two values over the SPAN work-items of a row; each of them gets both sums. Every work-item calls it. */
 static inline void span_sums(real *a, real *b, __local real *tree) {
@@ -58,27 +58,77 @@ static inline void column_sums(
     const __global float *gamma, const __global float *beta, __global real *partials, long length, long stride,
     long step, long from, long to, int set) {
     for (long i = LANE * WIDTH; i < length; i += SPAN * WIDTH) {
+        long end = i + WIDTH <= length ? i + WIDTH : length;
         realv sum = REALV_ZERO;
         realv product = REALV_ZERO;
         for (long row = from + ROW; row < to; row += ROWS) {
             statistics own = stats_at(stats + row * step, 0, 1);
             long at = row * stride;
-            floatv g = gradient_at(x + at, z + at, dy + at, own, gamma, beta, i, length);
-            realv d = realv_difference(load_some(x + at + i, length - i, 0.0f), own.high, own.low);
+            floatv g = gradient_at(x + at, z + at, dy + at, own, gamma, beta, i, end);
+            realv d = realv_difference(load_some(x + at + i, end - i, 0.0f), own.high, own.low);
             realv_add(&sum, realv_of(g));
             realv_add_product(&product, realv_product(g, own.inv_std), d);
         }
         real d_beta[WIDTH], d_gamma[WIDTH];
         realv_lanes(sum, d_beta);
         realv_lanes(product, d_gamma);
-        int count = (int)min((long)WIDTH, length - i);
         __global real *own = partials + 2 * i;
-        for (int k = 0; k < count; k++) {
+        for (int k = 0; k < end - i; k++) {
             own[2 * k] = set ? d_beta[k] : real_add(own[2 * k], d_beta[k]);
             own[2 * k + 1] = set ? d_gamma[k] : real_add(own[2 * k + 1], d_gamma[k]);
         }
     }
 }
+
+#if ELEMENTWISE && PARAMETERS
+/* Adds the sums of a vector of columns to partials, or sets them. */
+static inline void add_columns(const __local float *columns, __global real *partials, long count, int set) {
+#if FP64 && WIDTH > 1
+    if (count == WIDTH) {
+        floatv d_beta = LOADV(columns);
+        floatv d_gamma = LOADV(columns + WIDTH);
+        floatv low, high; /* pairs */
+        low.even = d_beta.lo;
+        low.odd = d_gamma.lo;
+        high.even = d_beta.hi;
+        high.odd = d_gamma.hi;
+        STOREV(TO_REALV(low) + (set ? REALV_ZERO : LOADV(partials)), partials);
+        STOREV(TO_REALV(high) + (set ? REALV_ZERO : LOADV(partials + WIDTH)), partials + WIDTH);
+        return;
+    }
+#endif
+    for (int k = 0; k < count; k++) {
+        real d_beta = real_of((float2)(columns[k], 0.0f));
+        real d_gamma = real_of((float2)(columns[k + WIDTH], 0.0f));
+        partials[2 * k] = set ? d_beta : real_add(partials[2 * k], d_beta);
+        partials[2 * k + 1] = set ? d_gamma : real_add(partials[2 * k + 1], d_gamma);
+    }
+}
+
+/* Of a row, adds sum(g*gamma) and sum(g*gamma*(x - mean)), and g and g*xHat to those of its columns: a vector of the one
+ * beside a vector of the other, as far as whole vectors go. */
+static inline void row_gradients(
+    const __global storage *x, const __global storage *z, const __global storage *dy, const __global float *gamma,
+    const __global float *beta, long length, const __global float4 *stats, __local float *columns, realv *sum,
+    realv *product) {
+    statistics own = stats_at(stats, 0, 1);
+    realv s = *sum;
+    realv q = *product;
+    for (long i = LANE * WIDTH; i < length; i += SPAN * WIDTH) {
+        long end = i + WIDTH <= length ? i + WIDTH : length;
+        floatv g = gradient_at(x, z, dy, own, gamma, beta, i, end);
+        floatv values = load_some(x + i, end - i, own.high);
+        __local float *column = columns + 2 * i;
+        STOREV(LOADV(column) + g, column);
+        STOREV(fma(g * own.inv_std, values - own.high - own.low, LOADV(column + WIDTH)), column + WIDTH);
+        realv weighted = realv_product(g, gamma_at(gamma, i, end));
+        realv_add(&s, weighted);
+        realv_add_product(&q, weighted, realv_difference(values, own.high, own.low));
+    }
+    *sum = s;
+    *product = q;
+}
+#endif
 
 KERNEL(rows_forward_fused)
 (const __global storage *x, const __global storage *addend, __global storage *written, const __global storage *z,
@@ -135,7 +185,7 @@ KERNEL(rows_forward_fused)
                 long start = plane * S;
                 normalize(
                     values + start, z + start, y + start, own, AFFINE(gamma, plane % C, S), AFFINE(beta, plane % C, S),
-                    S, S);
+                    S, S, D);
             }
         }
     }
@@ -144,17 +194,22 @@ KERNEL(rows_forward_fused)
 KERNEL(rows_backward_fused)
 (const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
  __global storage *dz, const __global float4 *stats, const __global float *gamma, const __global float *beta,
- __global real *partials, long rows, long C, long K, long S) {
+ __global real *partials, __local float *columns, long rows, long C, long K, long S, long height) {
     __local real tree[2 * LOCAL_SIZE];
     long from = get_group_id(0) * rows / get_num_groups(0);
     long to = (get_group_id(0) + 1) * rows / get_num_groups(0);
     real count = real_of_long(K * S);
-    for (long block = from; block < to; block += BLOCK * ROWS) {
-        long end = min(to, block + BLOCK * ROWS);
 #if ELEMENTWISE && PARAMETERS
-        column_sums(
-            x, z, dy, stats, gamma, beta, partials + 2 * (get_group_id(0) * ROWS + ROW) * S, S, S, 1, block, end,
-            block == from);
+    columns += 2 * ROW * ((S + WIDTH - 1) / WIDTH * WIDTH);
+    __global real *sums_of = partials + 2 * (get_group_id(0) * ROWS + ROW) * S;
+#endif
+    for (long block = from; block < to; block += height * ROWS) {
+        long end = min(to, block + height * ROWS);
+#if ELEMENTWISE && PARAMETERS
+        for (long i = LANE * WIDTH; i < S; i += SPAN * WIDTH) {
+            STOREV((floatv)(0.0f), columns + 2 * i);
+            STOREV((floatv)(0.0f), columns + 2 * i + WIDTH);
+        }
 #endif
         for (long first = block; first < end; first += ROWS) {
             long row = min(first + ROW, end - 1);
@@ -165,12 +220,17 @@ KERNEL(rows_backward_fused)
             for (long k = 0; k < K; k++) { /* a barrier is inside */
                 long plane = row * K + k;
                 const __global float *weight = AFFINE(gamma, plane % C, S);
+                const __global float *offset = AFFINE(beta, plane % C, S);
                 long start = plane * S;
+                long length = mine ? S : 0;
                 realv sum = REALV_ZERO;
                 realv product = REALV_ZERO;
-                run_gradients(
-                    x + start, z + start, dy + start, weight, AFFINE(beta, plane % C, S), mine ? S : 0, stats + row,
-                    &sum, &product);
+#if ELEMENTWISE && PARAMETERS
+                row_gradients(
+                    x + start, z + start, dy + start, weight, offset, length, stats + row, columns, &sum, &product);
+#else
+                run_gradients(x + start, z + start, dy + start, weight, offset, length, stats + row, &sum, &product);
+#endif
                 real s = realv_sum(sum);
                 real q = realv_sum(product);
                 span_sums(&s, &q, tree);
@@ -193,17 +253,22 @@ KERNEL(rows_backward_fused)
                     long start = plane * S;
                     differentiate(
                         x + start, z + start, dy + start, dx + start, dz + start, stats + row, sums,
-                        AFFINE(gamma, plane % C, S), AFFINE(beta, plane % C, S), S, S);
+                        AFFINE(gamma, plane % C, S), AFFINE(beta, plane % C, S), S, S, K * S);
                 }
             }
         }
+#if ELEMENTWISE && PARAMETERS
+        for (long i = LANE * WIDTH; i < S; i += SPAN * WIDTH) {
+            add_columns(columns + 2 * i, sums_of + 2 * i, min((long)WIDTH, S - i), block == from);
+        }
+#endif
     }
 }
 
 KERNEL(rows_columns_partial)
 (const __global storage *x, const __global storage *z, const __global storage *dy, const __global float4 *stats,
  const __global float *gamma, const __global float *beta, __global real *partials, long rows, long C, long S,
- long tile, long splits) {
+ long tile, long splits, long height) {
     long tiles = (S + tile - 1) / tile;
     long start = get_group_id(0) % tiles * tile;
     long plane = get_group_id(0) / tiles % C;
@@ -213,9 +278,9 @@ KERNEL(rows_columns_partial)
     long to = (split + 1) * samples / splits;
     long offset = plane * S + start;
     __global real *own = partials + 2 * ((split * ROWS + ROW) * C * S + offset);
-    for (long block = from; block < to; block += BLOCK * ROWS) {
+    for (long block = from; block < to; block += height * ROWS) {
         column_sums(
             x + offset, z + offset, dy + offset, stats + plane, gamma + offset, beta + offset, own,
-            min(tile, S - start), C * S, C, block, min(to, block + BLOCK * ROWS), block == from);
+            min(tile, S - start), C * S, C, block, min(to, block + height * ROWS), block == from);
     }
 }

@@ -580,14 +580,18 @@ record NormSweep(
             }
             double[] ofSums = sums(stats, x, ofG);
             double[] ofProducts = sums(stats, x, ofGX);
-            parameter("dBeta", expected.dBeta(), got.dBeta, host.oldDBeta, i -> ofSums[i] + 0x1p-40 * sums[i]);
-            // invStd is a float in each product.
+            // Where a row's gamma is as long as the row, four rows are added up in float: of sums three roundings, of
+            // products those of g·invStd, of x − mean with two and of each fma.
+            boolean inFloat = sweep.kind.ofRows() || (sweep.size.groups() == 1 && !sweep.kind.running());
+            double ofSum = 0x1p-40 + (inFloat ? 3 * U : 0);
+            double ofProduct = 0x1p-40 + (inFloat ? 7 * U : 2 * U); // invStd is a float in each product
+            parameter("dBeta", expected.dBeta(), got.dBeta, host.oldDBeta, i -> ofSums[i] + ofSum * sums[i]);
             parameter(
                     "dGamma",
                     expected.dGamma(),
                     got.dGamma,
                     host.oldDGamma,
-                    i -> ofProducts[i] + (2 * U + 0x1p-40) * products[i] + bounds.ofMean * sums[i]);
+                    i -> ofProducts[i] + ofProduct * products[i] + bounds.ofMean * sums[i]);
         }
 
         private double ofY(Bounds bounds, double[] y, int i) {

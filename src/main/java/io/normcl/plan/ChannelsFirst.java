@@ -81,7 +81,7 @@ record ChannelsFirst(
         if (steps > Walk.mostSteps(limits)) {
             return false;
         }
-        return small || (view.c() >= groups && channelBytes * Math.min(view.c(), units) <= limits.cacheBytes() / 2);
+        return small || (view.c() >= groups && channelBytes * Math.min(view.c(), units) <= Walk.cache(limits) / 2);
     }
 
     @Override

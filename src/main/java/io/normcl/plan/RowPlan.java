@@ -5,6 +5,7 @@ import static io.normcl.plan.Walk.clamp;
 import static io.normcl.plan.Walk.powerOfTwo;
 
 import io.normcl.device.Limits;
+import io.normcl.device.LocalMemory;
 import io.normcl.device.Range;
 import io.normcl.tensor.ChannelView;
 import io.normcl.tensor.RowView;
@@ -26,8 +27,8 @@ public final class RowPlan {
     /** Values that one work-group takes at most: some drivers give up on a work-item that loops for too long. */
     private static final long MOST_OF_A_GROUP = 131_072;
 
-    /** Rows whose sums for dGamma and dBeta a work-group adds up before it touches memory. */
-    private static final long BLOCK = 16;
+    /** Rows whose part of dGamma and dBeta is added up in floats before it goes to memory. */
+    private static final long HEIGHT = 4;
 
     private final RowView view;
     private final RowRule rule;
@@ -234,7 +235,7 @@ public final class RowPlan {
 
     /** dx and the partial sums for dGamma and dBeta in one pass; where gamma is per run, the pass has them anyway. */
     private Plan heldTogether(boolean parameters) {
-        long groups = elementwise ? clamp(view.rows() / (BLOCK * atOnce), 1, groups()) : groups();
+        long groups = elementwise ? clamp(view.rows() / (HEIGHT * atOnce), 1, groups()) : groups();
         long splits = elementwise ? groups * atOnce : view.n();
         KernelCall rows = backwardFused(true, groups);
         return new Plan(
@@ -245,13 +246,19 @@ public final class RowPlan {
     }
 
     private boolean inOnePass() {
-        return c == 1 && view.rows() / (BLOCK * atOnce) >= (wide ? 1L : 8L) * limits.computeUnits();
+        return c == 1
+                && view.rows() / (HEIGHT * atOnce) >= (wide ? 1L : 8L) * limits.computeUnits()
+                && columnBytes() <= limits.localMemoryBytes() / 2;
+    }
+
+    private long columnBytes() {
+        return 2 * atOnce * ceilDiv(s, width) * width * Float.BYTES;
     }
 
     /** Sums down the columns: dGamma and dBeta where each value of a row has its own. */
     private long columns(List<KernelCall> calls) {
         long wanted = ceilDiv((wide ? 8L : 4L) * limits.computeUnits(), c);
-        long most = clamp(view.n() / (BLOCK * atOnce), 1, 4096);
+        long most = clamp(view.n() / (HEIGHT * atOnce), 1, 4096);
         long splits = clamp(Math.max(wanted, view.elements() / MOST_OF_A_GROUP), 1, most);
         long vector = (long) span * width;
         long tile = ceilDiv(ceilDiv(s, ceilDiv(wanted, splits)), vector) * vector;
@@ -271,7 +278,8 @@ public final class RowPlan {
                         c,
                         s,
                         tile,
-                        splits)));
+                        splits,
+                        HEIGHT)));
         calls.add(parameterSums(splits * atOnce));
         return partials(splits * atOnce * view.affine());
     }
@@ -291,10 +299,12 @@ public final class RowPlan {
                         Slot.GAMMA,
                         Slot.BETA,
                         Slot.PARTIALS,
+                        new LocalMemory(elementwise && parameters ? columnBytes() : Float.BYTES),
                         view.rows(),
                         c,
                         k,
-                        s));
+                        s,
+                        HEIGHT));
     }
 
     private KernelCall parameterSums(long splits) {
@@ -343,7 +353,7 @@ public final class RowPlan {
         boolean small = view.elements() <= 32_768;
         return small
                 || (view.rows() >= (wide ? 4L : 1L) * units
-                        && rowBytes * Math.min(view.rows(), units) <= limits.cacheBytes() / 2
+                        && rowBytes * Math.min(view.rows(), units) <= Walk.cache(limits) / 2
                         && view.d() * tensors <= MOST_OF_A_GROUP);
     }
 

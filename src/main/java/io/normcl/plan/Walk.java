@@ -4,6 +4,9 @@ import io.normcl.device.Limits;
 
 /** One layout's way to walk a channel view with one kernel family: its launches and whether it can do with one. */
 sealed interface Walk permits ChannelsFirst, ChannelsLast {
+    /** A core's share of a server's caches. */
+    long CACHE_OF_A_CORE = 4L << 20;
+
     /** Partial results per channel. */
     long splits();
 
@@ -36,9 +39,16 @@ sealed interface Walk permits ChannelsFirst, ChannelsLast {
         return (int) Long.highestOneBit(Math.min(256, limits.maxWorkGroupSize()));
     }
 
+    /** What a device's compute units can count on: a virtual machine reports the cache of the whole socket. */
+    static long cache(Limits limits) {
+        return limits.cpu()
+                ? Math.min(limits.cacheBytes(), limits.computeUnits() * CACHE_OF_A_CORE)
+                : limits.cacheBytes();
+    }
+
     /** Outputs go past the caches of a CPU where they don't fit half of them. */
     static int streams(long elements, Form form, Limits limits, Family family) {
-        return family == Family.WIDE && elements * form.type().bytes() > limits.cacheBytes() / 2 ? 1 : 0;
+        return family == Family.WIDE && elements * form.type().bytes() > cache(limits) / 2 ? 1 : 0;
     }
 
     /** Loop iterations that a work-item may make in one pass over its values; a fused kernel makes up to three. */

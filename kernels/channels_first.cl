@@ -97,6 +97,9 @@ static inline moments channel_moments(
         shift += UNPACK1(addend + at);
 #endif
     }
+#if ADDEND
+    shift_is_read();
+#endif
 #endif
     real s, q;
     float unit = 1.0f;

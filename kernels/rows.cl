@@ -102,6 +102,7 @@ KERNEL(rows_forward_fused)
         shift = UNPACK1(x + at);
 #if ADDEND
         shift += UNPACK1(addend + at);
+        shift_is_read();
 #endif
 #endif
         realv sum = REALV_ZERO;

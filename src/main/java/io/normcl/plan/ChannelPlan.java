@@ -37,7 +37,7 @@ public final class ChannelPlan {
      */
     public static Plan forward(ChannelView view, Form form, Limits limits, Tuning tuning) {
         Walk walk = walk(view, form, limits, tuning);
-        if (fused(walk, 1, tuning)) {
+        if (fused(walk, form, 1, tuning)) {
             return new Plan(List.of(walk.forwardFused()), 1, 0, form.forwardBytes(view.elements(), 2));
         }
         KernelCall merge = perChannel(
@@ -93,7 +93,7 @@ public final class ChannelPlan {
             boolean dx,
             boolean parameters) {
         Walk walk = walk(view, form, limits, tuning);
-        if (dx && batchStats && fused(walk, 2, tuning)) {
+        if (dx && batchStats && fused(walk, form, 2, tuning)) {
             return new Plan(List.of(walk.backwardFused()), 1, 0, form.backwardBytes(view.elements(), 3, 1));
         }
         List<KernelCall> sums = List.of(
@@ -165,9 +165,10 @@ public final class ChannelPlan {
                         Slot.SKIP_NON_FINITE));
     }
 
-    private static boolean fused(Walk walk, int tensors, Tuning tuning) {
+    /** The kernels of one launch know no lengths. */
+    private static boolean fused(Walk walk, Form form, int tensors, Tuning tuning) {
         Boolean wanted = tuning.fused();
-        return wanted != null ? wanted : walk.holds(tensors);
+        return !form.masked() && (wanted != null ? wanted : walk.holds(tensors));
     }
 
     private static Walk walk(ChannelView view, Form form, Limits limits, Tuning tuning) {

@@ -78,7 +78,7 @@ record ChannelsFirst(
         long channelBytes = view.m() * form.type().bytes() * tensors;
         long steps = view.n() * Walk.steps(view.s(), width, span) / (localSize / span);
         boolean small = view.elements() <= 32_768;
-        if (form.masked() || steps > Walk.mostSteps(limits)) {
+        if (steps > Walk.mostSteps(limits)) {
             return false;
         }
         return small || (view.c() >= groups && channelBytes * Math.min(view.c(), units) <= limits.cacheBytes() / 2);

@@ -84,7 +84,7 @@ record ChannelsLast(
     /** Small enough that a launch costs more than the work, and not so narrow that most of a vector would idle. */
     @Override
     public boolean holds(int tensors) {
-        return !form.masked() && view.elements() * tensors <= 65_536 && (view.c() >= width || view.m() <= 256);
+        return view.elements() * tensors <= 65_536 && (view.c() >= width || view.m() <= 256);
     }
 
     @Override

@@ -53,7 +53,7 @@ public final class RowPlan {
         this.limits = limits;
         this.tuning = tuning;
         wide = tuning.family(limits) == Family.WIDE;
-        elementwise = view.s() == 1;
+        elementwise = view.s() == 1 && !form.masked(); // sums down the columns know no lengths
         defines = Defines.with(rule.defines(), "ELEMENTWISE", elementwise ? 1 : 0);
         k = elementwise ? 1 : view.runs();
         c = elementwise ? view.groups() : view.affine();

@@ -118,8 +118,7 @@ class SmallShapesTest {
                         replicas(Layout.CHANNELS_LAST, new int[] {3, 0, 7, 1, 2, 7}),
                         layer(3, 6), // fewer rows than a work-group takes
                         rms(3, 6),
-                        layerInOnePass(SmallShapesTest::few),
-                        layerInOnePass(SmallShapesTest::pairs),
+                        layerInOnePass(130, 3),
                         group(Layout.CHANNELS_FIRST, null, 2, 4, 5),
                         group(Layout.CHANNELS_FIRST, null, 2, 4), // a gamma for each value
                         group(Layout.CHANNELS_LAST, null, 2, 5, 4),
@@ -207,42 +206,47 @@ class SmallShapesTest {
     private static Stream<Case> batchNorms(UnaryOperator<Limits> limits, int n, int c, int s) {
         return Stream.of(Layout.values()).flatMap(layout -> {
             long[] shape = Rig.shape(layout, n, c, s);
-            return plans(name("batch norm", layout, null, shape), limits, tuning -> rig -> {
+            Function<Tuning, Consumer<Rig>> launches = tuning -> rig -> {
                 try (BatchNorm norm = BatchNorm.open(rig.device(), BatchNormSpec.of(c), tuning)) {
                     passes(rig, PLAIN, layout, shape, norm, c, in -> in);
                 }
-            });
+            };
+            String name = name("batch norm", layout, null, shape);
+            return Stream.of(true, false).flatMap(fused -> plans(name, limits, fused, launches));
         });
     }
 
     /** Rows enough for dGamma and dBeta to come out of dx's pass. */
-    private static Stream<Case> layerInOnePass(UnaryOperator<Limits> limits) {
-        return plans("layer norm in one pass", limits, tuning -> rig -> {
-            try (LayerNorm norm = LayerNorm.open(rig.device(), LayerNormSpec.of(3), tuning)) {
-                passes(rig, PLAIN, Layout.CHANNELS_FIRST, new long[] {130, 3}, norm, 3, in -> in);
+    private static Stream<Case> layerInOnePass(int rows, int d) {
+        return plans("layer norm in one pass", SmallShapesTest::pairs, true, tuning -> rig -> {
+            try (LayerNorm norm = LayerNorm.open(rig.device(), LayerNormSpec.of(d), tuning)) {
+                passes(rig, PLAIN, Layout.CHANNELS_FIRST, new long[] {rows, d}, norm, d, in -> in);
             }
         });
     }
 
-    private static Stream<Case> plans(
-            String name, UnaryOperator<Limits> limits, Function<Tuning, Consumer<Rig>> launches) {
-        return Stream.of(Family.values())
-                .flatMap(family -> Stream.of(true, false)
-                        .map(fused -> new Case(
-                                name + " " + family + (fused ? " fused" : ""),
-                                limits,
-                                launches.apply(Tuning.of(family).withFused(fused)))));
+    /** Every form, family and plan, where there are kernels of one launch and others. */
+    private static Stream<Case> forms(
+            String name, boolean oneLaunch, BiFunction<Form, Tuning, Consumer<Rig>> launches) {
+        return FORMS.stream()
+                .flatMap(form -> Stream.of(true, false)
+                        .filter(fused -> oneLaunch || !fused)
+                        .flatMap(fused -> plans(
+                                name + " " + form, form.limits(), fused, tuning -> launches.apply(form, tuning))));
     }
 
-    /** Every form too. */
-    private static Stream<Case> forms(String name, BiFunction<Form, Tuning, Consumer<Rig>> launches) {
-        return FORMS.stream()
-                .flatMap(form -> plans(name + " " + form, form.limits(), tuning -> launches.apply(form, tuning)));
+    private static Stream<Case> plans(
+            String name, UnaryOperator<Limits> limits, boolean fused, Function<Tuning, Consumer<Rig>> launches) {
+        return Stream.of(Family.values())
+                .map(family -> new Case(
+                        name + " " + family + (fused ? " fused" : ""),
+                        limits,
+                        launches.apply(Tuning.of(family).withFused(fused))));
     }
 
     private static Stream<Case> batch(Layout layout, int[] lengths, long... shape) {
         int c = channels(layout, shape);
-        return forms(name("batch norm", layout, lengths, shape), (form, tuning) -> rig -> {
+        return forms(name("batch norm", layout, lengths, shape), lengths == null, (form, tuning) -> rig -> {
             BatchNormSpec spec = BatchNormSpec.of(c).withActivation(form.activation());
             try (BatchNorm norm = BatchNorm.open(rig.device(), spec, tuning)) {
                 passes(rig, form, layout, shape, norm, c, in -> masked(rig, in, lengths));
@@ -250,13 +254,14 @@ class SmallShapesTest {
         });
     }
 
+    /** Groups of one channel, with running statistics. */
     private static Stream<Case> instance(Layout layout, int[] lengths, long... shape) {
         int c = channels(layout, shape);
-        return forms(name("instance norm", layout, lengths, shape), (form, tuning) -> rig -> {
-            InstanceNormSpec spec =
-                    InstanceNormSpec.of(c).withRunningStatistics(true).withActivation(form.activation());
+        String name = name("instance norm", layout, lengths, shape);
+        return plans(name, SmallShapesTest::pairs, lengths == null, tuning -> rig -> {
+            InstanceNormSpec spec = InstanceNormSpec.of(c).withRunningStatistics(true);
             try (InstanceNorm norm = InstanceNorm.open(rig.device(), spec, tuning)) {
-                passes(rig, form, layout, shape, norm, c, in -> masked(rig, in, lengths));
+                passes(rig, PLAIN, layout, shape, norm, c, in -> masked(rig, in, lengths));
             }
         });
     }
@@ -264,7 +269,7 @@ class SmallShapesTest {
     /** Groups of two channels. */
     private static Stream<Case> group(Layout layout, int[] lengths, long... shape) {
         int c = channels(layout, shape);
-        return forms(name("group norm", layout, lengths, shape), (form, tuning) -> rig -> {
+        return forms(name("group norm", layout, lengths, shape), lengths == null, (form, tuning) -> rig -> {
             GroupNormSpec spec = GroupNormSpec.of(c / 2, c).withActivation(form.activation());
             try (GroupNorm norm = GroupNorm.open(rig.device(), spec, tuning)) {
                 passes(rig, form, layout, shape, norm, c, in -> masked(rig, in, lengths));
@@ -274,7 +279,7 @@ class SmallShapesTest {
 
     private static Stream<Case> perPlace(Layout layout, long... shape) {
         int c = channels(layout, shape);
-        return forms(name("norm per location", layout, null, shape), (form, tuning) -> rig -> {
+        return forms(name("norm per location", layout, null, shape), false, (form, tuning) -> rig -> {
             GroupNormSpec spec = GroupNormSpec.of(2, c).withPerLocation(true).withActivation(form.activation());
             try (GroupNorm norm = GroupNorm.open(rig.device(), spec, tuning)) {
                 passes(rig, form, layout, shape, norm, c, in -> in);
@@ -285,7 +290,7 @@ class SmallShapesTest {
     /** All dimensions but the first are normalized. */
     private static Stream<Case> layer(long... shape) {
         long[] row = Arrays.copyOfRange(shape, 1, shape.length);
-        return forms(name("layer norm", Layout.CHANNELS_FIRST, null, shape), (form, tuning) -> rig -> {
+        return forms(name("layer norm", Layout.CHANNELS_FIRST, null, shape), true, (form, tuning) -> rig -> {
             LayerNormSpec spec = LayerNormSpec.of(row).withActivation(form.activation());
             try (LayerNorm norm = LayerNorm.open(rig.device(), spec, tuning)) {
                 sums(rig, form, shape, norm, (int) (product(shape) / shape[0]));
@@ -295,7 +300,7 @@ class SmallShapesTest {
 
     private static Stream<Case> rms(long... shape) {
         long[] row = Arrays.copyOfRange(shape, 1, shape.length);
-        return forms(name("RMS norm", Layout.CHANNELS_FIRST, null, shape), (form, tuning) -> rig -> {
+        return forms(name("RMS norm", Layout.CHANNELS_FIRST, null, shape), true, (form, tuning) -> rig -> {
             RmsNormSpec spec = RmsNormSpec.of(row).withActivation(form.activation());
             try (RmsNorm norm = RmsNorm.open(rig.device(), spec, tuning)) {
                 sums(rig, form, shape, norm, (int) (product(shape) / shape[0]));
@@ -379,7 +384,7 @@ class SmallShapesTest {
 
     /** Synchronized over shards of two, no and four samples, and as two micro-batches. */
     private static Stream<Case> replicas(Layout layout, int[] lengths) {
-        return forms(name("replicas", layout, lengths, 6, 4, 7), (form, tuning) -> rig -> {
+        return forms(name("replicas", layout, lengths, 6, 4, 7), false, (form, tuning) -> rig -> {
             int[] samples = {2, 0, 4};
             int from = 0;
             List<BatchNorm> norms = new ArrayList<>();

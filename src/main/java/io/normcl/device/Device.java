@@ -71,7 +71,7 @@ public final class Device implements AutoCloseable {
 
     private record Timed(String kernel, Range range, cl_event event) {}
 
-    private Device(
+    Device(
             Description description,
             String label,
             cl_device_id id,

@@ -15,7 +15,7 @@ import java.util.Map;
  * merge in place of the middle one.
  */
 public final class ChannelPlan {
-    /** Work-items of a group in the per-channel kernels. */
+    /** Work-items of a group in the per-channel kernels, where the device has so many. */
     private static final int CHANNELS = 32;
 
     /** Reals, 8 bytes each, in a partial result of the forward: count, mean, m2. */
@@ -178,7 +178,7 @@ public final class ChannelPlan {
     }
 
     static KernelCall perChannel(String kernel, Map<String, String> more, long c, Limits limits, List<Object> args) {
-        return new KernelCall(
-                "channel.cl", kernel, Defines.with(Defines.of(limits), more), Range.covering(c, CHANNELS), args);
+        Range range = Range.covering(c, Math.min(CHANNELS, limits.maxWorkGroupSize()));
+        return new KernelCall("channel.cl", kernel, Defines.with(Defines.of(limits), more), range, args);
     }
 }

@@ -16,13 +16,11 @@ import java.util.Objects;
 import java.util.function.Predicate;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
-import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
 /** Every batch norm case at its tight tolerance: the reference in double, the library in float. */
-@Tag("llvmpipe")
 class BatchNormConformanceTest {
     private static final String[] PLAIN = {"batch_norm", "batch_norm_sequence", "sync_batch_norm"};
     private static final String[] FUSED = {"batch_norm_relu", "batch_norm_add_relu"};

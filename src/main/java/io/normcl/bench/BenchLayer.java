@@ -50,6 +50,8 @@ public final class BenchLayer implements AutoCloseable {
         }
     }
 
+    private static final double EPS = 1e-5; // every layer's, so that others' results can be compared
+
     private final NormLayer layer;
     private final Buffer dGamma;
     private final @Nullable Buffer dBeta;
@@ -107,7 +109,8 @@ public final class BenchLayer implements AutoCloseable {
                                 .withActivation(activation),
                         tuning);
             case LAYER_NORM -> LayerNorm.open(device, LayerNormSpec.of(row).withActivation(activation), tuning);
-            case RMS_NORM -> RmsNorm.open(device, RmsNormSpec.of(row).withActivation(activation), tuning);
+            case RMS_NORM ->
+                RmsNorm.open(device, RmsNormSpec.of(row).withEps(EPS).withActivation(activation), tuning);
         };
     }
 

@@ -91,17 +91,19 @@ final class Exact {
         int block = Math.max(1, Math.min(rows, SAMPLE / d / 8));
         int blocks = (rows + block - 1) / block;
         int every = Math.max(1, blocks / 8);
-        Exact exact = new Exact(d, (blocks + every - 1) / every * block * d);
+        int sample = 0;
+        for (int b = 0; b < blocks; b += every) {
+            sample += Math.min(block, rows - b * block);
+        }
+        Exact exact = new Exact(d, sample * d);
         Arrays.fill(exact.parameters, true);
         boolean centered = timed.op() == Op.LAYER_NORM;
         double[] gamma = chosen(shared.gamma(), range(0, d));
         double @Nullable [] beta = centered ? chosen(shared.beta(), range(0, d)) : null;
         int taken = 0;
         for (int b = 0; b < blocks; b++) {
-            int from = Math.min(b * block, rows - block); // the last one may overlap
-            int skip = b * block - from;
-            int[] places = range((from + skip) * d, (block - skip) * d);
-            int count = block - skip;
+            int count = Math.min(block, rows - b * block);
+            int[] places = range(b * block * d, count * d);
             NormReference reference =
                     centered ? NormReference.layerNorm(count, d) : NormReference.rmsNorm(count, d, false);
             double[] x = gathered(shared.set(0).x(), places);

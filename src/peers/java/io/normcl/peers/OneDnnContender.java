@@ -44,20 +44,27 @@ import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.javacpp.Pointer;
 import org.jspecify.annotations.Nullable;
 
-/** oneDNN's primitive of a case, in the case's layout or with the channels in blocks of 16. */
+/** oneDNN's primitive of a case, in the case's layout or in another that it may like better. */
 final class OneDnnContender implements Contender {
     private static final engine ENGINE = new engine(dnnl_cpu, 0);
     private static final stream STREAM = new stream(ENGINE);
     private static final float EPS = 1e-5f;
 
-    /** The name of the one whose channels stand in blocks. */
-    static final String BLOCKED = "onednn_blocked";
+    /** How the tensors are taken. */
+    enum Order {
+        /** As the case has them. */
+        SAME,
+        /** With the channels in blocks of 16. */
+        BLOCKED,
+        /** With the channels last. */
+        LAST
+    }
 
     private record Operation(@Nullable primitive made, List<IntMemoryMap> arguments, String remark) {}
 
     private final BenchCase timed;
     private final SharedTensors shared;
-    private final boolean blocked;
+    private final Order order;
     private final memory.desc tensor;
     private final memory.desc values;
     private final FloatPointer gamma;
@@ -72,13 +79,13 @@ final class OneDnnContender implements Contender {
     private final Map<Pass, Operation> operations = new EnumMap<>(Pass.class);
 
     /**
-     * @param blocked whether the channels stand in blocks of 16; the values are then taken as if they did, so that
+     * @param order how the tensors are taken; the values stay as they are, so that in another order than the case's the
      *     results say nothing
      */
-    OneDnnContender(BenchCase timed, SharedTensors shared, boolean blocked) {
+    OneDnnContender(BenchCase timed, SharedTensors shared, Order order) {
         this.timed = timed;
         this.shared = shared;
-        this.blocked = blocked;
+        this.order = order;
         long[] dims = timed.shape().stream().mapToLong(Long::longValue).toArray();
         tensor = new memory.desc(dims, memory.data_type.f32, tag(dims.length));
         int parameters = shared.parameters();
@@ -108,10 +115,10 @@ final class OneDnnContender implements Contender {
     }
 
     private memory.format_tag tag(int dims) {
-        if (blocked) {
+        if (order == Order.BLOCKED) {
             return dims == 4 ? memory.format_tag.aBcd16b : memory.format_tag.aBcde16b;
         }
-        boolean last = timed.layout() == Layout.CHANNELS_LAST;
+        boolean last = order == Order.LAST || timed.layout() == Layout.CHANNELS_LAST;
         return switch (dims) {
             case 2 -> memory.format_tag.ab;
             case 3 -> last ? memory.format_tag.acb : memory.format_tag.abc;
@@ -244,7 +251,7 @@ final class OneDnnContender implements Contender {
 
     @Override
     public String name() {
-        return blocked ? BLOCKED : Result.ONEDNN;
+        return order == Order.SAME ? Result.ONEDNN : Result.ONEDNN_BEST;
     }
 
     @Override

@@ -8,6 +8,7 @@ import io.normcl.bench.Rounds.Millis;
 import io.normcl.bench.StreamingCopy;
 import io.normcl.bench.Suite;
 import io.normcl.bench.TensorSets;
+import io.normcl.peers.OneDnnContender.Order;
 import io.normcl.tensor.Layout;
 import java.io.IOException;
 import java.io.PrintWriter;
@@ -22,6 +23,7 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.concurrent.Callable;
 import java.util.function.IntConsumer;
+import java.util.stream.Stream;
 import org.bytedeco.dnnl.global.dnnl;
 import org.bytedeco.javacpp.BytePointer;
 import org.bytedeco.javacpp.Loader;
@@ -92,11 +94,7 @@ public final class PeerBench implements Callable<Integer> {
 
     @Override
     public Integer call() throws IOException {
-        List<Suite> chosen = suites.stream()
-                .flatMap(name -> Suite.of(name) == Suite.ALL
-                        ? List.of(Suite.CNN, Suite.ROWS, Suite.SMALL).stream()
-                        : List.of(Suite.of(name)).stream())
-                .toList();
+        List<Chosen> cases = cases();
         int threads = Runtime.getRuntime().availableProcessors();
         torch.set_num_threads(threads);
         Files.createDirectories(out);
@@ -111,25 +109,35 @@ public final class PeerBench implements Callable<Integer> {
                     + Loader.getVersion("org.bytedeco", "pytorch") + ", " + threads + " threads each, " + rounds + " rounds");
             about.forEach(System.out::println);
             csv.println(Result.HEADER);
-            for (Suite suite : chosen) {
-                for (BenchCase timed : suite.cases()) {
-                    if (ops.contains(timed.op()) && layouts.contains(timed.layout())) {
-                        for (Result result : run(opened, suite, timed)) {
-                            results.add(result);
-                            csv.println(result.csv());
-                            System.out.println(Page.line(result));
-                        }
-                    }
+            for (Chosen chosen : cases) {
+                for (Result result : run(opened, chosen.suite(), chosen.timed())) {
+                    results.add(result);
+                    csv.println(result.csv());
+                    System.out.println(Page.line(result));
                 }
             }
-        }
-        if (results.isEmpty()) {
-            throw new IllegalArgumentException("a selection must leave something to time: --op=" + ops + ", --layout=" + layouts);
         }
         Files.writeString(out.resolve("bench.html"), Page.of(results, about));
         Page.means(results).forEach(System.out::println);
         System.out.println("written: " + out.resolve("bench.html"));
         return 0;
+    }
+
+    private record Chosen(Suite suite, BenchCase timed) {}
+
+    private List<Chosen> cases() {
+        List<Chosen> cases = suites.stream()
+                .map(Suite::of)
+                .flatMap(suite -> suite == Suite.ALL ? Stream.of(Suite.CNN, Suite.ROWS, Suite.SMALL) : Stream.of(suite))
+                .flatMap(suite -> suite.cases().stream().map(timed -> new Chosen(suite, timed)))
+                .filter(chosen -> ops.contains(chosen.timed().op())
+                        && layouts.contains(chosen.timed().layout()))
+                .toList();
+        if (cases.isEmpty() || rounds < 1 || rest < 0) {
+            throw new IllegalArgumentException("a selection must leave something to time: --op=" + ops + ", --layout="
+                    + layouts + ", --rounds=" + rounds + ", --rest=" + rest);
+        }
+        return cases;
     }
 
     private List<Result> run(NormClContender.Opened opened, Suite suite, BenchCase timed) {
@@ -143,12 +151,13 @@ public final class PeerBench implements Callable<Integer> {
             SharedTensors shared = SharedTensors.of(new BytePointer(memory), timed, count);
             NormClContender own = new NormClContender(opened, timed, shared);
             contenders.add(own);
-            contenders.add(new OneDnnContender(timed, shared, false));
+            contenders.add(new OneDnnContender(timed, shared, Order.SAME));
             if (timed.op() == Op.BATCH_NORM
                     && timed.layout() == Layout.CHANNELS_FIRST
                     && timed.shape().get(1) % 16 == 0
                     && timed.shape().size() > 3) {
-                contenders.add(new OneDnnContender(timed, shared, true));
+                contenders.add(new OneDnnContender(timed, shared, Order.BLOCKED));
+                contenders.add(new OneDnnContender(timed, shared, Order.LAST));
             }
             contenders.add(new PyTorchContender(timed, shared, true));
             contenders.add(new PyTorchContender(timed, shared, false));
@@ -172,7 +181,7 @@ public final class PeerBench implements Callable<Integer> {
             Map<String, Double> of = new LinkedHashMap<>();
             for (Contender contender : contenders) {
                 IntConsumer work = contender.pass(pass);
-                if (work != null && !contender.name().equals(OneDnnContender.BLOCKED)) {
+                if (work != null && !contender.name().equals(Result.ONEDNN_BEST)) {
                     shared.forget();
                     work.accept(0);
                     contender.fetch(pass);
@@ -221,29 +230,25 @@ public final class PeerBench implements Callable<Integer> {
             Map<String, Millis> took = new LinkedHashMap<>();
             Map<String, String> remarks = new LinkedHashMap<>();
             for (Contender contender : contenders) {
-                int at = things.indexOf(new Thing(pass, contender));
                 String library = library(contender);
-                if (at >= 0) {
-                    took.merge(library, millis.get(2 + at), PeerBench::faster);
-                }
-                if (took.containsKey(library) ? at >= 0 : true) {
+                int at = things.indexOf(new Thing(pass, contender));
+                Millis before = took.get(library);
+                if (at < 0) {
+                    remarks.putIfAbsent(library, contender.remark(pass));
+                } else if (before == null || millis.get(2 + at).median() < before.median()) {
+                    took.put(library, millis.get(2 + at));
                     remarks.put(library, contender.remark(pass));
                 }
             }
             Millis same = took.get(Result.ONEDNN);
-            Millis blocked = took.remove(OneDnnContender.BLOCKED);
             if (same != null) {
-                took.put(Result.ONEDNN_BEST, blocked == null ? same : faster(same, blocked));
+                took.merge(Result.ONEDNN_BEST, same, (a, b) -> a.median() < b.median() ? a : b);
             }
             results.add(new Result(
                     suite, timed, pass, cached, own.bytes(pass), copy, took, errors.getOrDefault(pass, Map.of()),
                     remarks));
         }
         return results;
-    }
-
-    private static Millis faster(Millis a, Millis b) {
-        return a.median() <= b.median() ? a : b;
     }
 
     private void rest() {

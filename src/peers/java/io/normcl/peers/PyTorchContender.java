@@ -227,7 +227,7 @@ final class PyTorchContender implements Contender {
     @Override
     public String remark(Pass pass) {
         return pass(pass) != null
-                ? ""
+                ? out ? "outputs beforehand" : "outputs of its own"
                 : timed.op() != Op.RMS_NORM
                         ? "no such operation"
                         : pass == Pass.BACKWARD ? "only through autograd" : "only with outputs of its own";

@@ -158,8 +158,7 @@ public final class BatchNorm extends NormLayer {
         try {
             if (view.elements() > 0) {
                 Map<Slot, Object> slots = forwardSlots(saved, in, y);
-                Form form = forwardForm(in);
-                run(batch ? forwardPlan(view, form, false) : runningPlan(view, form), slots);
+                run(forwardPlan(view, forwardForm(in), batch), slots);
             }
             return saved;
         } catch (RuntimeException e) {
@@ -364,7 +363,7 @@ public final class BatchNorm extends NormLayer {
                 host.writeStatistics(moments, spec.eps(), saved.stats());
             }
             if (view.elements() > 0) {
-                launch(forwardPlan(view, forwardForm(in), true).calls().get(2), forwardSlots(saved, in, y));
+                launch(cutPlan(view, forwardForm(in)).calls().get(2), forwardSlots(saved, in, y));
             }
             return saved;
         } catch (RuntimeException e) {
@@ -417,7 +416,7 @@ public final class BatchNorm extends NormLayer {
         ChannelView view = view(in, in.x());
         Saved saved = save(Mode.TRAINING, view, in, true, count(in), true);
         if (view.elements() > 0) {
-            Plan plan = forwardPlan(view, forwardForm(in), true);
+            Plan plan = cutPlan(view, forwardForm(in));
             Map<Slot, Object> slots = slots(saved, in);
             Buffer partials = putWorkspace(plan, slots);
             launch(plan.calls().get(0), slots);
@@ -573,14 +572,31 @@ public final class BatchNorm extends NormLayer {
         return slots;
     }
 
-    /** The training forward, in one launch where it pays, unless it must be cut. */
-    private Plan forwardPlan(ChannelView view, Form form, boolean cut) {
-        Tuning own = cut ? tuning.withFused(false) : tuning;
-        return plan(view, form, cut ? 1 : 0, () -> ChannelPlan.forward(view, form, device.limits(), own));
+    @Override
+    public Plan forwardPlan(Mode mode, Input in) {
+        ChannelView view = view(in, in.x());
+        boolean batch = usesBatch(mode, count(in), in.x());
+        return view.elements() == 0 ? Plan.NOTHING : forwardPlan(view, forwardForm(in), batch);
     }
 
-    private Plan runningPlan(ChannelView view, Form form) {
-        return plan(view, form, 2, () -> ChannelPlan.forwardRunning(view, form, device.limits(), tuning));
+    private Plan forwardPlan(ChannelView view, Form form, boolean batch) {
+        return batch
+                ? plan(view, form, 0, () -> ChannelPlan.forward(view, form, device.limits(), tuning))
+                : plan(view, form, 2, () -> ChannelPlan.forwardRunning(view, form, device.limits(), tuning));
+    }
+
+    /** The training forward in three launches, for the host to merge in the middle. */
+    private Plan cutPlan(ChannelView view, Form form) {
+        Tuning own = tuning.withFused(false);
+        return plan(view, form, 1, () -> ChannelPlan.forward(view, form, device.limits(), own));
+    }
+
+    @Override
+    public Plan backwardPlan(Saved saved, Input in, Gradients out) {
+        ChannelView view = requireBackward(saved, in, in.x(), out);
+        return view.elements() == 0
+                ? Plan.NOTHING
+                : backwardPlan(saved, in, out, saved.pass().merged());
     }
 
     /** The backward; cut, its sums come in any case, since others' dx needs them. */

@@ -114,9 +114,23 @@ public final class InstanceNorm extends RowNorm {
             Map<Slot, Object> slots = slots(saved, in);
             slots.put(Slot.Y, y.buffer());
             running.put(slots);
-            run(plan(view, form, 2, () -> ChannelPlan.forwardRunning(view, form, device.limits(), tuning)), slots);
+            run(runningPlan(view, form), slots);
         }
         return saved;
+    }
+
+    @Override
+    public Plan forwardPlan(Mode mode, Input in) {
+        if (mode == Mode.TRAINING || !spec.runningStatistics()) {
+            return super.forwardPlan(mode, in);
+        }
+        checkedView(in);
+        ChannelView view = in.x().channelView();
+        return view.elements() == 0 ? Plan.NOTHING : runningPlan(view, forwardForm(in));
+    }
+
+    private Plan runningPlan(ChannelView view, Form form) {
+        return plan(view, form, 2, () -> ChannelPlan.forwardRunning(view, form, device.limits(), tuning));
     }
 
     @Override
@@ -133,15 +147,29 @@ public final class InstanceNorm extends RowNorm {
             clear(out);
             return;
         }
-        Form form = backwardForm(in, out);
+        run(runningPlan(view, backwardForm(in, out), out), backwardSlots(saved, in, dy, out));
+    }
+
+    @Override
+    public Plan backwardPlan(Saved saved, Input in, Gradients out) {
+        if (saved.ofBatch()) {
+            return super.backwardPlan(saved, in, out);
+        }
+        requireOwn(saved);
+        checkedView(in);
+        ChannelView view = in.x().channelView();
+        requireBackward(saved, view, in, in.x(), out);
+        return view.elements() == 0 ? Plan.NOTHING : runningPlan(view, backwardForm(in, out), out);
+    }
+
+    private Plan runningPlan(ChannelView view, Form form, Gradients out) {
         boolean dx = out.dx() != null;
         boolean parameters = out.ofParameters();
-        Plan plan = plan(
+        return plan(
                 view,
                 form,
                 32 + (dx ? 1 : 0) + (parameters ? 2 : 0),
                 () -> ChannelPlan.backward(view, form, device.limits(), tuning, false, dx, parameters));
-        run(plan, backwardSlots(saved, in, dy, out));
     }
 
     /**

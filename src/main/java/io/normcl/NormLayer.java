@@ -126,6 +126,28 @@ public abstract sealed class NormLayer implements AutoCloseable permits BatchNor
     }
 
     /**
+     * What a forward launches: which kernels, in which sizes, and how many bytes pass to and from memory. Nothing is
+     * enqueued.
+     *
+     * @param mode where the statistics come from; it counts for a norm that keeps running statistics
+     * @param in x, and what is fused
+     * @return the plan; without calls where x is empty
+     * @throws IllegalArgumentException if the input does not fit the layer
+     */
+    public abstract Plan forwardPlan(Mode mode, Input in);
+
+    /**
+     * What a backward launches, as {@link #forwardPlan} says it of a forward.
+     *
+     * @param saved what the forward returned
+     * @param in what the forward read
+     * @param out what is to be written
+     * @return the plan; without calls where x is empty
+     * @throws IllegalArgumentException if the input or the gradients do not fit the forward
+     */
+    public abstract Plan backwardPlan(Saved saved, Input in, Gradients out);
+
+    /**
      * What the layer learns, by PyTorch's names: {@code weight} for gamma and {@code bias} for beta, where it has them.
      *
      * @param prefix the layer's name in its network, before a dot; empty for none

@@ -117,15 +117,32 @@ public abstract sealed class RowNorm extends NormLayer permits LayerNorm, RmsNor
             clear(out);
             return;
         }
-        Form form = backwardForm(in, out);
+        run(backwardPlan(view, backwardForm(in, out), out), backwardSlots(saved, in, dy, out));
+    }
+
+    @Override
+    public Plan forwardPlan(Mode mode, Input in) {
+        RowView view = checkedView(in);
+        requireValues(view, in.x());
+        return view.elements() == 0 ? Plan.NOTHING : forwardPlan(view, forwardForm(in));
+    }
+
+    @Override
+    public Plan backwardPlan(Saved saved, Input in, Gradients out) {
+        requireOwn(saved);
+        RowView view = checkedView(in);
+        requireBackward(saved, view, in, in.x(), out);
+        return view.elements() == 0 ? Plan.NOTHING : backwardPlan(view, backwardForm(in, out), out);
+    }
+
+    private Plan backwardPlan(RowView view, Form form, Gradients out) {
         boolean dx = out.dx() != null;
         boolean parameters = out.ofParameters();
-        Plan plan = plan(
+        return plan(
                 view,
                 form,
                 BACKWARD + (dx ? 1 : 0) + (parameters ? 2 : 0),
                 () -> RowPlan.backward(view, rule, form, device.limits(), tuning, dx, parameters));
-        run(plan, backwardSlots(saved, in, dy, out));
     }
 
     private Plan forwardPlan(RowView view, Form form) {

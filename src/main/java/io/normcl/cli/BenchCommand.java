@@ -1,27 +1,50 @@
 package io.normcl.cli;
 
-import io.normcl.bench.BatchNormBench;
+import io.normcl.bench.BenchCase;
+import io.normcl.bench.BenchCase.Op;
+import io.normcl.bench.BenchCase.Pass;
+import io.normcl.bench.LayerBench;
+import io.normcl.bench.Listing;
+import io.normcl.bench.Suite;
+import io.normcl.bench.SyncBench;
 import io.normcl.device.Device;
+import io.normcl.plan.Family;
+import io.normcl.plan.Tuning;
+import io.normcl.tensor.Activation;
+import io.normcl.tensor.DataType;
 import io.normcl.tensor.Layout;
 import java.io.PrintWriter;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.Callable;
-import java.util.stream.Stream;
+import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
+import picocli.CommandLine.Parameters;
 import picocli.CommandLine.Spec;
 
-/** {@code normcl bench}: how long the passes of batch norm take, beside a copy of the same tensor. */
+/** {@code normcl bench}: how long the passes of layers take, beside a copy of the same tensor. */
 @Command(
         name = "bench",
-        description = "Time training forward, evaluation forward and backward of batch norm, and in the same rounds a"
-                + " streaming copy of the same tensor.",
+        description = {
+            "Time layers' passes, and in the same rounds a streaming copy of the same tensor. GB/s and the fraction of"
+                    + " the copy's count each needed read and write once, as the layer's plan states it.",
+            "Without a suite: batch norm, or --op, of one --shape."
+        },
         sortOptions = false)
 final class BenchCommand implements Callable<Integer> {
+    private static final double SLOPE = 0.01;
+
     @Spec
     @SuppressWarnings("NullAway.Init") // picocli's
     private CommandSpec spec;
+
+    @Parameters(arity = "0..1", paramLabel = "SUITE", description = "cnn, rows, small or all: --suite without the name")
+    private @Nullable String suiteName;
+
+    @Option(names = "--suite", paramLabel = "SUITE", description = "cnn, rows, small or all")
+    private @Nullable String suiteOption;
 
     @Option(
             names = "--device",
@@ -30,37 +53,175 @@ final class BenchCommand implements Callable<Integer> {
     private String device = "cpu";
 
     @Option(
-            names = "--shape",
-            paramLabel = "NxCxHxW",
-            description = "As stored; channels last means NxHxWxC. Default: ${DEFAULT-VALUE}")
-    private String shape = "32x64x112x112";
+            names = "--op",
+            split = ",",
+            paramLabel = "OP",
+            description = "Of a suite these alone: ${COMPLETION-CANDIDATES}")
+    private List<Op> ops = List.of();
+
+    @Option(names = "--pass", split = ",", paramLabel = "PASS", description = "These alone: ${COMPLETION-CANDIDATES}")
+    private List<Pass> passes = List.of(Pass.values());
 
     @Option(
             names = "--layout",
+            split = ",",
             paramLabel = "LAYOUT",
-            description = "channels_first or channels_last. Default: channels_first")
-    private Layout layout = Layout.CHANNELS_FIRST;
+            description = "Of a suite these alone: ${COMPLETION-CANDIDATES}")
+    private List<Layout> layouts = List.of();
+
+    @Option(
+            names = "--dtype",
+            split = ",",
+            paramLabel = "TYPE",
+            description = "How tensors are stored: ${COMPLETION-CANDIDATES}. Default: FLOAT")
+    private List<DataType> types = List.of(DataType.FLOAT);
+
+    @Option(
+            names = "--shape",
+            paramLabel = "NxCxHxW",
+            description = "Channels second in either layout. Default: 32x64x112x112")
+    private @Nullable String shape;
+
+    @Option(
+            names = "--groups",
+            paramLabel = "N",
+            description = "Of group norm. Default: " + BenchCase.GROUPS + ", or 1 per location")
+    private @Nullable Integer groups;
+
+    @Option(
+            names = "--activation",
+            paramLabel = "KIND",
+            description = "Fused with the layer: ${COMPLETION-CANDIDATES}. Default: ${DEFAULT-VALUE}")
+    private Activation.Kind activation = Activation.Kind.NONE;
+
+    @Option(names = "--residual", description = "Fuse a residual that is added before the activation.")
+    private boolean residual;
+
+    @Option(
+            names = "--family",
+            paramLabel = "FAMILY",
+            description = "Which kernels: ${COMPLETION-CANDIDATES}. Default: as the plan chooses")
+    private @Nullable Family family;
+
+    @Option(
+            names = "--cached",
+            description = "Take the same tensors in every round, so that caches hold what fits into them. Else the"
+                    + " tensors rotate, over four times the last cache.")
+    private boolean cached;
 
     @Option(names = "--rounds", paramLabel = "N", description = "Default: ${DEFAULT-VALUE}")
     private int rounds = 21;
 
+    @Option(
+            names = "--sync",
+            split = ",",
+            paramLabel = "N",
+            description = "Instead: what synchronizing batch norm costs over so many parts of the device, several with"
+                    + " commas; the batch is shared out among them.")
+    private List<Integer> sync = List.of();
+
+    @Option(
+            names = "--format",
+            paramLabel = "FORMAT",
+            description = "${COMPLETION-CANDIDATES}. Default: ${DEFAULT-VALUE}")
+    private Listing.Format format = Listing.Format.TABLE;
+
     @Override
     public Integer call() {
-        long[] sizes;
-        try {
-            sizes = Stream.of(shape.split("x", -1)).mapToLong(Long::parseLong).toArray();
-        } catch (NumberFormatException e) {
-            throw new IllegalArgumentException("a shape must be numbers with x between: --shape=" + shape, e);
+        LayerBench.Settings settings = new LayerBench.Settings(passes, rounds, cached, new Tuning(family, null));
+        PrintWriter out = spec.commandLine().getOut();
+        if (rounds < 1) {
+            throw new IllegalArgumentException("there must be at least one round: --rounds=" + rounds);
         }
+        if (!sync.isEmpty()) {
+            synchronize(settings, out);
+            return 0;
+        }
+        List<BenchCase> cases = cases();
         List<Device> opened = Device.open(device);
         try {
-            PrintWriter out = spec.commandLine().getOut();
-            out.println(opened.get(0).description());
-            out.print(BatchNormBench.table(BatchNormBench.run(opened.get(0), layout, sizes, rounds)));
-            out.flush();
+            Device first = opened.get(0);
+            PrintWriter err = spec.commandLine().getErr();
+            if (format == Listing.Format.TABLE) {
+                out.println(first.description());
+            }
+            try (Listing listing = new Listing(out, format, LayerBench.COLUMNS)) {
+                for (BenchCase timed : cases) {
+                    LayerBench.run(first, timed, settings, row -> listing.add(row.cells()), err::println);
+                }
+            }
         } finally {
             opened.forEach(Device::close);
         }
         return 0;
+    }
+
+    private void synchronize(LayerBench.Settings settings, PrintWriter out) {
+        List<BenchCase> cases =
+                cases().stream().filter(timed -> timed.op() == Op.BATCH_NORM).toList();
+        requireAny(cases);
+        if (sync.stream().anyMatch(count -> count < 1)) {
+            throw new IllegalArgumentException("parts of a device must be at least one: --sync=" + sync);
+        }
+        PrintWriter err = spec.commandLine().getErr();
+        try (Listing listing = new Listing(out, format, SyncBench.COLUMNS)) {
+            for (BenchCase timed : cases) {
+                for (int count : sync) {
+                    List<Device> parts = Device.open(device + ":" + count);
+                    try {
+                        SyncBench.run(parts, timed, settings, row -> listing.add(row.cells()), err::println);
+                    } finally {
+                        parts.forEach(Device::close);
+                    }
+                }
+            }
+        }
+    }
+
+    private List<BenchCase> cases() {
+        String suite = suiteName != null ? suiteName : suiteOption;
+        if (suite != null && (shape != null || groups != null || (suiteName != null && suiteOption != null))) {
+            throw new IllegalArgumentException("a suite is one, and has its own shapes and groups: suite=" + suite
+                    + ", --suite=" + suiteOption + ", --shape=" + shape + ", --groups=" + groups);
+        }
+        List<BenchCase> plain = suite == null ? ofShape() : ofSuite(suite);
+        List<BenchCase> cases = new ArrayList<>();
+        for (DataType type : types) {
+            plain.forEach(timed -> cases.add(timed.withType(type).withFused(fused(), residual)));
+        }
+        requireAny(cases);
+        return cases;
+    }
+
+    private void requireAny(List<BenchCase> cases) {
+        if (cases.isEmpty()) {
+            throw new IllegalArgumentException(
+                    "a selection must leave something to time: --op=" + ops + ", --layout=" + layouts);
+        }
+    }
+
+    private List<BenchCase> ofSuite(String suite) {
+        return Suite.of(suite).cases().stream()
+                .filter(timed -> ops.isEmpty() || ops.contains(timed.op()))
+                .filter(timed -> layouts.isEmpty() || layouts.contains(timed.layout()))
+                .toList();
+    }
+
+    private List<BenchCase> ofShape() {
+        List<BenchCase> cases = new ArrayList<>();
+        for (Op op : ops.isEmpty() ? List.of(Op.BATCH_NORM) : ops) {
+            for (Layout layout : layouts.isEmpty() ? List.of(Layout.CHANNELS_FIRST) : layouts) {
+                BenchCase timed = BenchCase.of(op, layout, shape == null ? "32x64x112x112" : shape);
+                timed = groups == null ? timed : timed.withGroups(groups);
+                if (!cases.contains(timed)) {
+                    cases.add(timed);
+                }
+            }
+        }
+        return cases;
+    }
+
+    private Activation fused() {
+        return activation == Activation.Kind.LEAKY_RELU ? Activation.leakyRelu(SLOPE) : new Activation(activation, 0);
     }
 }

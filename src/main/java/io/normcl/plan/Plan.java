@@ -11,6 +11,9 @@ import java.util.List;
  * @param bytes what must pass between device memory and the compute units, each needed read and write counted once
  */
 public record Plan(List<KernelCall> calls, long splits, long workspaceBytes, long bytes) {
+    /** Launches nothing. */
+    public static final Plan NOTHING = new Plan(List.of(), 1, 0, 0);
+
     /**
      * Keeps the list from changing.
      *

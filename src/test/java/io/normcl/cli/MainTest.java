@@ -154,6 +154,43 @@ class MainTest {
     }
 
     @Test
+    void benches() {
+        Answer answer = normcl("bench", "small", "--op", "rms_norm", "--rounds", 1, "--cached", "--format", "csv");
+        assertEquals(0, answer.exit(), answer.toString());
+        assertEquals("", answer.err());
+        List<String> lines = answer.out().lines().toList();
+        assertEquals(1 + 2 * 3, lines.size(), answer.out());
+        assertTrue(lines.get(0).startsWith("op,pass,layout,dtype,shape,family,median_ms,min_ms,bytes,"), lines.get(0));
+        assertTrue(lines.get(6).startsWith("rms_norm,backward,channels_last,float,32x10,"), lines.get(6));
+        Answer one = normcl("bench", "--shape", "2x4x3x3", "--pass", "backward", "--rounds", 1, "--cached");
+        assertEquals(0, one.exit(), one.toString());
+        assertEquals(
+                1,
+                one.out().lines().filter(line -> line.startsWith("batch_norm ")).count(),
+                one.out());
+        Answer cost = normcl("bench", "--sync", "1,2", "--shape", "2x4x3x3", "--rounds", 1, "--cached");
+        assertEquals(0, cost.exit(), cost.toString());
+        assertEquals(3, cost.out().lines().count(), cost.out());
+        Answer large = normcl("bench", "--shape", "64x1024x1024x1024", "--rounds", 1);
+        assertEquals(0, large.exit(), large.toString());
+        assertTrue(large.err().startsWith("skipped ") && large.err().lines().count() == 1, large.err());
+    }
+
+    @Test
+    void badBenches() {
+        refused(2, "suite=some", normcl("bench", "some"));
+        refused(2, "shape=3x", normcl("bench", "--shape", "3x"));
+        refused(2, "shape=0x4", normcl("bench", "--shape", "0x4"));
+        refused(2, "--op", normcl("bench", "--op", "some"));
+        refused(2, "own shapes", normcl("bench", "cnn", "--shape", "3x4"));
+        refused(2, "something to time", normcl("bench", "--suite", "cnn", "--op", "layer_norm"));
+        refused(2, "at least one round", normcl("bench", "--rounds", 0));
+        refused(2, "--format", normcl("bench", "--format", "xml"));
+        refused(2, "groups must divide", normcl("bench", "--op", "group_norm", "--shape", "4x3x3"));
+        refused(2, "--sync=[0]", normcl("bench", "--sync", 0));
+    }
+
+    @Test
     void interruptedItLeavesAWholeCheckpoint() throws IOException, InterruptedException {
         Path out = folder.resolve("interrupted");
         List<String> command = new ArrayList<>(List.of(

@@ -1,0 +1,265 @@
+package io.normcl.peers;
+
+import io.normcl.bench.BenchCase;
+import io.normcl.bench.BenchCase.Op;
+import io.normcl.bench.BenchCase.Pass;
+import io.normcl.bench.Rounds;
+import io.normcl.bench.Rounds.Millis;
+import io.normcl.bench.StreamingCopy;
+import io.normcl.bench.Suite;
+import io.normcl.bench.TensorSets;
+import io.normcl.peers.OneDnnContender.Order;
+import io.normcl.tensor.Layout;
+import java.io.IOException;
+import java.io.PrintWriter;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.EnumMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.concurrent.Callable;
+import java.util.function.IntConsumer;
+import java.util.stream.Stream;
+import org.bytedeco.dnnl.global.dnnl;
+import org.bytedeco.javacpp.BytePointer;
+import org.bytedeco.javacpp.Loader;
+import org.bytedeco.javacpp.Pointer;
+import org.bytedeco.pytorch.global.torch;
+import org.jspecify.annotations.Nullable;
+import picocli.CommandLine;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Option;
+
+/**
+ * {@code scripts/bench}: NormCL beside oneDNN and PyTorch, on the same tensors in the same rounds.
+ *
+ * <p>oneDNN and PyTorch let their threads spin for a while after an operation; before anything is timed, all are let
+ * come to rest, so that none takes a core from the next.
+ */
+@Command(
+        name = "scripts/bench",
+        description = "Time NormCL beside oneDNN and PyTorch on the same tensors in the same rounds, check each result"
+                + " against double, and write bench.csv and bench.html.",
+        sortOptions = false,
+        mixinStandardHelpOptions = true)
+public final class PeerBench implements Callable<Integer> {
+    @Option(
+            names = "--suite",
+            split = ",",
+            paramLabel = "SUITE",
+            description = "cnn, rows, small or all. Default: cnn,rows")
+    private List<String> suites = List.of("cnn", "rows");
+
+    @Option(names = "--op", split = ",", description = "These alone: ${COMPLETION-CANDIDATES}")
+    private List<Op> ops = List.of(Op.values());
+
+    @Option(names = "--layout", split = ",", description = "These alone: ${COMPLETION-CANDIDATES}")
+    private List<Layout> layouts = List.of(Layout.values());
+
+    @Option(names = "--rounds", paramLabel = "N", description = "Default: ${DEFAULT-VALUE}")
+    private int rounds = 11;
+
+    @Option(
+            names = "--rest",
+            paramLabel = "MS",
+            description = "How long all threads may come to rest before each timing. Default: ${DEFAULT-VALUE}")
+    private int rest = 5;
+
+    @Option(names = "--out", paramLabel = "FOLDER", description = "Default: ${DEFAULT-VALUE}")
+    private Path out = Path.of("out", "bench");
+
+    private PeerBench() {}
+
+    /**
+     * Runs and ends the process.
+     *
+     * @param args as {@code --help} says
+     */
+    public static void main(String... args) {
+        System.exit(new CommandLine(new PeerBench())
+                .setCaseInsensitiveEnumValuesAllowed(true)
+                .setExecutionExceptionHandler((e, command, parsed) -> {
+                    if (e instanceof IllegalArgumentException) {
+                        System.err.println("scripts/bench: " + e.getMessage());
+                        return 2;
+                    }
+                    throw e;
+                })
+                .execute(args));
+    }
+
+    @Override
+    public Integer call() throws IOException {
+        List<Chosen> cases = cases();
+        int threads = Runtime.getRuntime().availableProcessors();
+        torch.set_num_threads(threads);
+        Files.createDirectories(out);
+        List<Result> results = new ArrayList<>();
+        List<String> about = new ArrayList<>();
+        try (NormClContender.Opened opened = NormClContender.Opened.cpu();
+                PrintWriter csv = new PrintWriter(
+                        Files.newBufferedWriter(out.resolve("bench.csv"), StandardCharsets.UTF_8), true)) {
+            var version = dnnl.dnnl_version();
+            about.add(opened.device().description().toString());
+            about.add("oneDNN " + version.major() + "." + version.minor() + "." + version.patch() + ", PyTorch "
+                    + Loader.getVersion("org.bytedeco", "pytorch") + ", " + threads + " threads each, " + rounds + " rounds");
+            about.forEach(System.out::println);
+            csv.println(Result.HEADER);
+            for (Chosen chosen : cases) {
+                for (Result result : run(opened, chosen.suite(), chosen.timed())) {
+                    results.add(result);
+                    csv.println(result.csv());
+                    System.out.println(Page.line(result));
+                }
+            }
+        }
+        Files.writeString(out.resolve("bench.html"), Page.of(results, about));
+        Page.means(results).forEach(System.out::println);
+        System.out.println("written: " + out.resolve("bench.html"));
+        return 0;
+    }
+
+    private record Chosen(Suite suite, BenchCase timed) {}
+
+    private List<Chosen> cases() {
+        List<Chosen> cases = suites.stream()
+                .map(Suite::of)
+                .flatMap(suite -> suite == Suite.ALL ? Stream.of(Suite.CNN, Suite.ROWS, Suite.SMALL) : Stream.of(suite))
+                .flatMap(suite -> suite.cases().stream().map(timed -> new Chosen(suite, timed)))
+                .filter(chosen -> ops.contains(chosen.timed().op())
+                        && layouts.contains(chosen.timed().layout()))
+                .toList();
+        if (cases.isEmpty() || rounds < 1 || rest < 0) {
+            throw new IllegalArgumentException("a selection must leave something to time: --op=" + ops + ", --layout="
+                    + layouts + ", --rounds=" + rounds + ", --rest=" + rest);
+        }
+        return cases;
+    }
+
+    private List<Result> run(NormClContender.Opened opened, Suite suite, BenchCase timed) {
+        int count = TensorSets.count(timed, opened.device().limits(), false);
+        Pointer memory = Pointer.malloc(SharedTensors.bytes(timed, count));
+        if (memory == null || memory.isNull()) {
+            throw new IllegalStateException("out of memory: bytes=" + SharedTensors.bytes(timed, count));
+        }
+        List<Contender> contenders = new ArrayList<>();
+        try {
+            SharedTensors shared = SharedTensors.of(new BytePointer(memory), timed, count);
+            NormClContender own = new NormClContender(opened, timed, shared);
+            contenders.add(own);
+            contenders.add(new OneDnnContender(timed, shared, Order.SAME));
+            if (timed.op() == Op.BATCH_NORM
+                    && timed.layout() == Layout.CHANNELS_FIRST
+                    && timed.shape().get(1) % 16 == 0
+                    && timed.shape().size() > 3) {
+                contenders.add(new OneDnnContender(timed, shared, Order.BLOCKED));
+                contenders.add(new OneDnnContender(timed, shared, Order.LAST));
+            }
+            contenders.add(new PyTorchContender(timed, shared, true));
+            contenders.add(new PyTorchContender(timed, shared, false));
+            Map<Pass, Map<String, Double>> errors = errors(timed, shared, contenders);
+            List<Result> results = new ArrayList<>();
+            for (boolean cached : new boolean[] {false, true}) {
+                results.addAll(time(opened, suite, timed, own, contenders, errors, cached ? 1 : count, cached));
+            }
+            return results;
+        } finally {
+            contenders.forEach(Contender::close);
+            Pointer.free(memory);
+        }
+    }
+
+    private static Map<Pass, Map<String, Double>> errors(
+            BenchCase timed, SharedTensors shared, List<Contender> contenders) {
+        Exact exact = Exact.of(timed, shared);
+        Map<Pass, Map<String, Double>> errors = new EnumMap<>(Pass.class);
+        for (Pass pass : Pass.values()) {
+            Map<String, Double> of = new LinkedHashMap<>();
+            for (Contender contender : contenders) {
+                IntConsumer work = contender.pass(pass);
+                if (work != null && !contender.name().equals(Result.ONEDNN_BEST)) {
+                    shared.forget();
+                    work.accept(0);
+                    contender.fetch(pass);
+                    of.merge(library(contender), exact.error(pass, shared), Math::max);
+                }
+            }
+            errors.put(pass, of);
+        }
+        return errors;
+    }
+
+    /** The library of a contender; PyTorch has two of them, with outputs beforehand and of its own. */
+    private static String library(Contender contender) {
+        return contender instanceof PyTorchContender ? Result.PYTORCH : contender.name();
+    }
+
+    private List<Result> time(
+            NormClContender.Opened opened,
+            Suite suite,
+            BenchCase timed,
+            NormClContender own,
+            List<Contender> contenders,
+            Map<Pass, Map<String, Double>> errors,
+            int sets,
+            boolean cached) {
+        record Thing(@Nullable Pass pass, Contender contender) {}
+        List<Thing> things = new ArrayList<>();
+        List<IntConsumer> works = new ArrayList<>();
+        StreamingCopy plain = new StreamingCopy(opened.device(), timed, false);
+        StreamingCopy streaming = new StreamingCopy(opened.device(), timed, true);
+        works.add(own.copy(plain));
+        works.add(own.copy(streaming));
+        for (Pass pass : Pass.values()) {
+            for (Contender contender : contenders) {
+                IntConsumer work = contender.pass(pass);
+                if (work != null) {
+                    things.add(new Thing(pass, contender));
+                    works.add(work);
+                }
+            }
+        }
+        List<Millis> millis = Rounds.time(works, sets, rounds, this::rest);
+        double copy = Math.max(millis.get(0).gigabytes(plain.bytes()), millis.get(1).gigabytes(plain.bytes()));
+        List<Result> results = new ArrayList<>();
+        for (Pass pass : Pass.values()) {
+            Map<String, Millis> took = new LinkedHashMap<>();
+            Map<String, String> remarks = new LinkedHashMap<>();
+            for (Contender contender : contenders) {
+                String library = library(contender);
+                int at = things.indexOf(new Thing(pass, contender));
+                Millis before = took.get(library);
+                if (at < 0) {
+                    remarks.putIfAbsent(library, contender.remark(pass));
+                } else if (before == null || millis.get(2 + at).median() < before.median()) {
+                    took.put(library, millis.get(2 + at));
+                    remarks.put(library, contender.remark(pass));
+                }
+            }
+            Millis same = took.get(Result.ONEDNN);
+            if (same != null) {
+                took.merge(Result.ONEDNN_BEST, same, (a, b) -> a.median() < b.median() ? a : b);
+            }
+            results.add(new Result(
+                    suite, timed, pass, cached, own.bytes(pass), copy, took, errors.getOrDefault(pass, Map.of()),
+                    remarks));
+        }
+        return results;
+    }
+
+    private void rest() {
+        try {
+            Thread.sleep(rest);
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+        }
+    }
+
+    static String lower(Enum<?> constant) {
+        return constant.name().toLowerCase(Locale.ROOT);
+    }
+}

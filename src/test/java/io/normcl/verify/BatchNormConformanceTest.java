@@ -11,6 +11,7 @@ import java.io.IOException;
 import java.net.URISyntaxException;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Objects;
 import java.util.function.Predicate;
@@ -52,6 +53,39 @@ class BatchNormConformanceTest {
         assertTrue(verdicts.isEmpty(), () -> lines(verdicts));
     }
 
+    /** A device that takes denormals as 0 can't pass the case of them: the reference can't either. */
+    @Test
+    void flushedInputs() throws Exception {
+        BatchNormProgram.Engine flushing = setup -> {
+            BatchNormProgram.Layer exact = new ReferenceEngine().open(setup);
+            return new BatchNormProgram.Layer() {
+                @Override
+                public BatchNormProgram.Step step(boolean training, List<BatchNormProgram.Shard> shards) {
+                    BatchNormProgram.Shard own = shards.get(0);
+                    double[] x = Arrays.stream(own.x())
+                            .map(value -> Math.abs(value) < Float.MIN_NORMAL ? 0 : value)
+                            .toArray();
+                    return exact.step(training, List.of(new BatchNormProgram.Shard(own.shape(), x, own.z(), own.dy())));
+                }
+
+                @Override
+                public void close() {
+                    exact.close();
+                }
+            };
+        };
+        try (ConformanceCases all = ConformanceCases.open(archive())) {
+            Verdict verdict =
+                    new Judge(new BatchNormProgram(flushing).byOperation(), false).judge(all.get("bn_denormal_inputs"));
+            assertEquals(
+                    List.of("dweight", "save_mean"),
+                    verdict.tensors().stream()
+                            .filter(tensor -> !tensor.passed())
+                            .map(Verdict.Comparison::tensor)
+                            .toList());
+        }
+    }
+
     @ParameterizedTest
     @CsvSource({"WIDE,false", "WIDE,true", "COOPERATIVE,false", "COOPERATIVE,true"})
     void device(Family family, boolean synchronize) throws Exception {
@@ -73,15 +107,18 @@ class BatchNormConformanceTest {
         assertTrue(verdicts.isEmpty(), () -> lines(verdicts));
     }
 
+    private static Path archive() throws URISyntaxException {
+        return Path.of(Objects.requireNonNull(BatchNormConformanceTest.class.getResource("/conformance.zip"))
+                .toURI());
+    }
+
     /** The verdicts other than tight. */
     private static List<Verdict> judge(
             BatchNormProgram.Engine engine, boolean single, int expectedCases, String... operations)
             throws IOException, URISyntaxException {
-        Path archive = Path.of(Objects.requireNonNull(BatchNormConformanceTest.class.getResource("/conformance.zip"))
-                .toURI());
         Judge judge = new Judge(new BatchNormProgram(engine).byOperation(), single);
         List<Verdict> others = new ArrayList<>();
-        try (ConformanceCases all = ConformanceCases.open(archive)) {
+        try (ConformanceCases all = ConformanceCases.open(archive())) {
             assertEquals(185, all.names().size());
             List<ConformanceCase> cases = all.of(operations);
             assertEquals(expectedCases, cases.size());

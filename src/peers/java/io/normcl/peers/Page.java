@@ -299,7 +299,7 @@ final class Page {
             + " beforehand; PyTorch is also timed with outputs of its own, since some of its operators make the others by"
             + " copying, and the faster counts. oneDNN's best is the faster of the same layout and, for channels-first"
             + " batch norm, of channels last or in blocks of 16, without the reordering. GB/s count the bytes that NormCL's plan"
-            + " needs, for every library; the copy is NormCL's own, the faster of plain and streaming stores. Errors are"
+            + " needs, for every library; the copy is NormCL's own, the faster of plain and streaming stores. What takes a peer more than a second is timed once. Errors are"
             + " the largest against double over the largest value, of a backward the worst of dx, dGamma and dBeta;"
             + " oneDNN 3.13's backward of RMS norm also takes off the mean of gamma·dy, as layer norm's does, which is its"
             + " large error there.";

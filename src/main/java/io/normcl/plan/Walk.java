@@ -46,9 +46,10 @@ sealed interface Walk permits ChannelsFirst, ChannelsLast {
                 : limits.cacheBytes();
     }
 
-    /** Outputs go past the caches of a CPU where they don't fit half of them. */
+    /** Outputs go past the caches of a CPU where they don't fit half of them, if it says how large they are. */
     static int streams(long elements, Form form, Limits limits, Family family) {
-        return family == Family.WIDE && elements * form.type().bytes() > cache(limits) / 2 ? 1 : 0;
+        long cache = cache(limits);
+        return family == Family.WIDE && cache > 0 && elements * form.type().bytes() > cache / 2 ? 1 : 0;
     }
 
     /** Loop iterations that a work-item may make in one pass over its values; a fused kernel makes up to three. */

@@ -110,23 +110,23 @@ class SmallShapesTest {
                         batchNorms(SmallShapesTest::few, 9, 2, 1), // rows of channels alone
                         batchNorms(SmallShapesTest::few, 3, 18, 2), // two tiles
                         batchNorms(SmallShapesTest::pairs, 2, 1, 130), // several splits
-                        batch(Layout.CHANNELS_FIRST, null, 2, 3, 6),
-                        batch(Layout.CHANNELS_LAST, null, 2, 6, 3),
-                        batch(Layout.CHANNELS_FIRST, new int[] {5, 0}, 2, 3, 2, 5),
-                        batch(Layout.CHANNELS_LAST, new int[] {5, 0}, 2, 2, 5, 3),
+                        batch(Layout.CHANNELS_FIRST, null, 2, 2, 18), // one whole vector of sixteen and an end
+                        batch(Layout.CHANNELS_LAST, null, 2, 3, 18),
+                        batch(Layout.CHANNELS_FIRST, new int[] {18, 0}, 2, 1, 2, 19),
+                        batch(Layout.CHANNELS_LAST, new int[] {2, 0}, 2, 2, 3, 18),
                         replicas(Layout.CHANNELS_FIRST, null),
                         replicas(Layout.CHANNELS_LAST, new int[] {3, 0, 7, 1, 2, 7}),
-                        layer(3, 6), // fewer rows than a work-group takes
-                        rms(3, 6),
+                        layer(3, 18), // fewer rows than a work-group takes
+                        rms(3, 18),
                         layerInOnePass(130, 3),
-                        group(Layout.CHANNELS_FIRST, null, 2, 4, 5),
-                        group(Layout.CHANNELS_FIRST, null, 2, 4), // a gamma for each value
-                        group(Layout.CHANNELS_LAST, null, 2, 5, 4),
-                        group(Layout.CHANNELS_FIRST, new int[] {5, 0}, 2, 4, 2, 5),
-                        group(Layout.CHANNELS_LAST, new int[] {5, 0}, 2, 2, 5, 4),
+                        group(Layout.CHANNELS_FIRST, null, 1, 4, 18),
+                        group(Layout.CHANNELS_FIRST, null, 2, 36), // a gamma for each value
+                        group(Layout.CHANNELS_LAST, null, 1, 3, 36),
+                        group(Layout.CHANNELS_FIRST, new int[] {18, 0}, 2, 4, 1, 19),
+                        group(Layout.CHANNELS_LAST, new int[] {2, 0}, 2, 1, 3, 36),
                         group(Layout.CHANNELS_FIRST, new int[] {1, 0}, 2, 4, 1),
-                        perPlace(Layout.CHANNELS_FIRST, 2, 4, 5),
-                        instance(Layout.CHANNELS_FIRST, null, 2, 2, 5),
+                        perPlace(Layout.CHANNELS_FIRST, 1, 4, 18),
+                        instance(Layout.CHANNELS_FIRST, null, 2, 2, 18),
                         instance(Layout.CHANNELS_LAST, new int[] {4, 0}, 2, 5, 2),
                         train("bias.cl", "train_bias_rows", 70, rig -> args(read(rig, 7), rig.floats(70), 70, 7)),
                         train("bias.cl", "train_bias_sums", 7, rig -> args(read(rig, 70), rig.floats(7), 10, 7)),
@@ -266,11 +266,11 @@ class SmallShapesTest {
         });
     }
 
-    /** Groups of two channels. */
+    /** Two groups. */
     private static Stream<Case> group(Layout layout, int[] lengths, long... shape) {
         int c = channels(layout, shape);
         return forms(name("group norm", layout, lengths, shape), lengths == null, (form, tuning) -> rig -> {
-            GroupNormSpec spec = GroupNormSpec.of(c / 2, c).withActivation(form.activation());
+            GroupNormSpec spec = GroupNormSpec.of(2, c).withActivation(form.activation());
             try (GroupNorm norm = GroupNorm.open(rig.device(), spec, tuning)) {
                 passes(rig, form, layout, shape, norm, c, in -> masked(rig, in, lengths));
             }

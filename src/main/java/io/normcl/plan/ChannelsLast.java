@@ -50,6 +50,7 @@ record ChannelsLast(
         long tiles = ceilDiv(columns, (long) lanes * width * vectors);
         long atOnce = Math.max(1, most / lanes);
         long wanted = ceilDiv(4L * limits.computeUnits(), tiles * samples);
+        long least = ceilDiv(ceilDiv(rows, atOnce), Math.max(1, Walk.mostSteps(limits) / vectors));
         return new ChannelsLast(
                 view,
                 form,
@@ -60,8 +61,8 @@ record ChannelsLast(
                 wide ? 1 : lanes,
                 wide ? vectors : 1,
                 columns,
-                clamp(wanted, 1, clamp(rows / (16 * atOnce), 1, 256)),
-                clamp(4 * wanted, 1, Math.max(1, rows / (2 * atOnce))),
+                Math.max(clamp(wanted, 1, clamp(rows / (16 * atOnce), 1, 256)), least),
+                Math.max(clamp(4 * wanted, 1, Math.max(1, rows / (2 * atOnce))), least),
                 samples,
                 k,
                 more);

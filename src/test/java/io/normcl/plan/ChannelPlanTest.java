@@ -106,4 +106,18 @@ class ChannelPlanTest {
             assertTrue(call.range().localX() <= 96 && Long.bitCount(call.range().localX()) == 1, call.toString());
         }
     }
+
+    @Test
+    void noWorkItemLoopsTooLong() {
+        Limits llvmpipe = new Limits(true, 8, 1024, 32 << 10, 1L << 31, 1L << 31, 0, false, 65_535);
+        for (Family family : Family.values()) {
+            ChannelView view = new ChannelView(1 << 20, 64, 16, true);
+            Plan plan = ChannelPlan.forward(view, Form.PLAIN, llvmpipe, Tuning.of(family));
+            for (KernelCall call : List.of(plan.calls().get(0), plan.calls().get(2))) {
+                int width = Integer.parseInt(call.defines().get("WIDTH"));
+                long steps = view.elements() / (call.range().globalX() * width);
+                assertTrue(steps <= 65_535, () -> call + ": " + steps);
+            }
+        }
+    }
 }

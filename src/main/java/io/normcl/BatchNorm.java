@@ -5,7 +5,10 @@ import io.normcl.device.Device;
 import io.normcl.plan.ChannelPlan;
 import io.normcl.plan.Form;
 import io.normcl.plan.Plan;
+import io.normcl.plan.ShapeClass;
+import io.normcl.plan.ShapeClass.Pass;
 import io.normcl.plan.Slot;
+import io.normcl.plan.Tuned;
 import io.normcl.plan.Tuning;
 import io.normcl.sync.ChannelMoments;
 import io.normcl.sync.ChannelSums;
@@ -54,13 +57,13 @@ public final class BatchNorm extends NormLayer {
     private final Running running;
     private final HostPartials host;
 
-    private BatchNorm(Device device, BatchNormSpec spec, @Nullable Parameters given, Tuning tuning) {
+    private BatchNorm(Device device, BatchNormSpec spec, @Nullable Parameters given, Tuned tuned) {
         super(
                 device,
                 new Traits("batch norm", spec.channels(), spec.gamma(), spec.beta(), spec.eps(), spec.activation()),
                 1,
                 given == null ? null : new Affine(given.gamma(), given.beta()),
-                tuning);
+                tuned);
         this.spec = spec;
         this.host = new HostPartials(device);
         try {
@@ -85,7 +88,7 @@ public final class BatchNorm extends NormLayer {
      * @throws io.normcl.device.DeviceException if the device has not enough memory
      */
     public static BatchNorm open(Device device, BatchNormSpec spec) {
-        return new BatchNorm(device, spec, null, Tuning.NONE);
+        return new BatchNorm(device, spec, null, TuningFile.tuned(device));
     }
 
     /**
@@ -98,7 +101,7 @@ public final class BatchNorm extends NormLayer {
      * @throws IllegalArgumentException if a buffer is missing, not asked for, of another size or on another device
      */
     public static BatchNorm open(Device device, BatchNormSpec spec, Parameters parameters) {
-        return new BatchNorm(device, spec, parameters, Tuning.NONE);
+        return new BatchNorm(device, spec, parameters, TuningFile.tuned(device));
     }
 
     /**
@@ -110,7 +113,7 @@ public final class BatchNorm extends NormLayer {
      * @return the layer; the caller closes it
      */
     public static BatchNorm open(Device device, BatchNormSpec spec, Tuning tuning) {
-        return new BatchNorm(device, spec, null, tuning);
+        return new BatchNorm(device, spec, null, Tuned.always(tuning));
     }
 
     /**
@@ -579,16 +582,34 @@ public final class BatchNorm extends NormLayer {
         return view.elements() == 0 ? Plan.NOTHING : forwardPlan(view, forwardForm(in), batch);
     }
 
+    @Override
+    public ShapeClass shapeClass(Pass pass, Tensor x) {
+        return ShapeClass.of(x.channelView(), x.type(), pass);
+    }
+
+    private Tuning tuning(ChannelView view, Form form, Pass pass) {
+        return tuned.of(ShapeClass.of(view, form.type(), pass));
+    }
+
     private Plan forwardPlan(ChannelView view, Form form, boolean batch) {
         return batch
-                ? plan(view, form, 0, () -> ChannelPlan.forward(view, form, device.limits(), tuning))
-                : plan(view, form, 2, () -> ChannelPlan.forwardRunning(view, form, device.limits(), tuning));
+                ? plan(
+                        view,
+                        form,
+                        0,
+                        () -> ChannelPlan.forward(view, form, device.limits(), tuning(view, form, Pass.FORWARD)))
+                : plan(view, form, 2, () -> {
+                    Tuning own = tuning(view, form, Pass.FORWARD_RUNNING);
+                    return ChannelPlan.forwardRunning(view, form, device.limits(), own);
+                });
     }
 
     /** The training forward in three launches, for the host to merge in the middle. */
     private Plan cutPlan(ChannelView view, Form form) {
-        Tuning own = tuning.withFused(false);
-        return plan(view, form, 1, () -> ChannelPlan.forward(view, form, device.limits(), own));
+        return plan(view, form, 1, () -> {
+            Tuning own = tuning(view, form, Pass.FORWARD).withFused(false);
+            return ChannelPlan.forward(view, form, device.limits(), own);
+        });
     }
 
     @Override
@@ -607,8 +628,10 @@ public final class BatchNorm extends NormLayer {
         boolean parameters = cut || out.ofParameters();
         boolean batch = saved.ofBatch();
         int pass = 16 + (batch ? 1 : 0) + (dx ? 2 : 0) + (parameters ? 4 : 0) + (cut ? 8 : 0);
-        Tuning own = cut ? tuning.withFused(false) : tuning;
-        return plan(
-                view, form, pass, () -> ChannelPlan.backward(view, form, device.limits(), own, batch, dx, parameters));
+        return plan(view, form, pass, () -> {
+            Tuning own = tuning(view, form, Pass.BACKWARD);
+            own = cut ? own.withFused(false) : own;
+            return ChannelPlan.backward(view, form, device.limits(), own, batch, dx, parameters);
+        });
     }
 }

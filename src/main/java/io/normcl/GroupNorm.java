@@ -3,6 +3,7 @@ package io.normcl;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
 import io.normcl.plan.RowRule;
+import io.normcl.plan.Tuned;
 import io.normcl.plan.Tuning;
 import io.normcl.tensor.ChannelView;
 import io.normcl.tensor.RowView;
@@ -18,13 +19,13 @@ import org.jspecify.annotations.Nullable;
 public final class GroupNorm extends RowNorm {
     private final GroupNormSpec spec;
 
-    private GroupNorm(Device device, GroupNormSpec spec, @Nullable Affine given, Tuning tuning) {
+    private GroupNorm(Device device, GroupNormSpec spec, @Nullable Affine given, Tuned tuned) {
         super(
                 device,
                 new Traits("group norm", spec.channels(), spec.gamma(), spec.beta(), spec.eps(), spec.activation()),
                 RowRule.STANDARD,
                 given,
-                tuning);
+                tuned);
         this.spec = spec;
     }
 
@@ -37,7 +38,7 @@ public final class GroupNorm extends RowNorm {
      * @throws io.normcl.device.DeviceException if the device has not enough memory
      */
     public static GroupNorm open(Device device, GroupNormSpec spec) {
-        return new GroupNorm(device, spec, null, Tuning.NONE);
+        return new GroupNorm(device, spec, null, TuningFile.tuned(device));
     }
 
     /**
@@ -51,7 +52,7 @@ public final class GroupNorm extends RowNorm {
      * @throws IllegalArgumentException if a buffer is missing, not asked for, of another size or on another device
      */
     public static GroupNorm open(Device device, GroupNormSpec spec, @Nullable Buffer gamma, @Nullable Buffer beta) {
-        return new GroupNorm(device, spec, new Affine(gamma, beta), Tuning.NONE);
+        return new GroupNorm(device, spec, new Affine(gamma, beta), TuningFile.tuned(device));
     }
 
     /**
@@ -63,7 +64,7 @@ public final class GroupNorm extends RowNorm {
      * @return the layer; the caller closes it
      */
     public static GroupNorm open(Device device, GroupNormSpec spec, Tuning tuning) {
-        return new GroupNorm(device, spec, null, tuning);
+        return new GroupNorm(device, spec, null, Tuned.always(tuning));
     }
 
     /**

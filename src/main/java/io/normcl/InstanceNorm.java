@@ -7,7 +7,10 @@ import io.normcl.plan.Form;
 import io.normcl.plan.Plan;
 import io.normcl.plan.RowPlan;
 import io.normcl.plan.RowRule;
+import io.normcl.plan.ShapeClass;
+import io.normcl.plan.ShapeClass.Pass;
 import io.normcl.plan.Slot;
+import io.normcl.plan.Tuned;
 import io.normcl.plan.Tuning;
 import io.normcl.sync.ChannelAverages;
 import io.normcl.tensor.ChannelView;
@@ -32,13 +35,13 @@ public final class InstanceNorm extends RowNorm {
     private final Running running;
     private final @Nullable Buffer averages;
 
-    private InstanceNorm(Device device, InstanceNormSpec spec, BatchNorm.@Nullable Parameters given, Tuning tuning) {
+    private InstanceNorm(Device device, InstanceNormSpec spec, BatchNorm.@Nullable Parameters given, Tuned tuned) {
         super(
                 device,
                 new Traits("instance norm", spec.channels(), spec.gamma(), spec.beta(), spec.eps(), spec.activation()),
                 new RowRule(true, false, true),
                 given == null ? null : new Affine(given.gamma(), given.beta()),
-                tuning);
+                tuned);
         this.spec = spec;
         try {
             boolean kept = spec.runningStatistics();
@@ -63,7 +66,7 @@ public final class InstanceNorm extends RowNorm {
      * @throws io.normcl.device.DeviceException if the device has not enough memory
      */
     public static InstanceNorm open(Device device, InstanceNormSpec spec) {
-        return new InstanceNorm(device, spec, null, Tuning.NONE);
+        return new InstanceNorm(device, spec, null, TuningFile.tuned(device));
     }
 
     /**
@@ -76,7 +79,7 @@ public final class InstanceNorm extends RowNorm {
      * @throws IllegalArgumentException if a buffer is missing, not asked for, of another size or on another device
      */
     public static InstanceNorm open(Device device, InstanceNormSpec spec, BatchNorm.Parameters parameters) {
-        return new InstanceNorm(device, spec, parameters, Tuning.NONE);
+        return new InstanceNorm(device, spec, parameters, TuningFile.tuned(device));
     }
 
     /**
@@ -88,7 +91,7 @@ public final class InstanceNorm extends RowNorm {
      * @return the layer; the caller closes it
      */
     public static InstanceNorm open(Device device, InstanceNormSpec spec, Tuning tuning) {
-        return new InstanceNorm(device, spec, null, tuning);
+        return new InstanceNorm(device, spec, null, Tuned.always(tuning));
     }
 
     /**
@@ -130,7 +133,10 @@ public final class InstanceNorm extends RowNorm {
     }
 
     private Plan runningPlan(ChannelView view, Form form) {
-        return plan(view, form, 2, () -> ChannelPlan.forwardRunning(view, form, device.limits(), tuning));
+        return plan(view, form, 2, () -> {
+            Tuning own = tuned.of(ShapeClass.of(view, form.type(), Pass.FORWARD_RUNNING));
+            return ChannelPlan.forwardRunning(view, form, device.limits(), own);
+        });
     }
 
     @Override
@@ -165,11 +171,10 @@ public final class InstanceNorm extends RowNorm {
     private Plan runningPlan(ChannelView view, Form form, Gradients out) {
         boolean dx = out.dx() != null;
         boolean parameters = out.ofParameters();
-        return plan(
-                view,
-                form,
-                32 + (dx ? 1 : 0) + (parameters ? 2 : 0),
-                () -> ChannelPlan.backward(view, form, device.limits(), tuning, false, dx, parameters));
+        return plan(view, form, 32 + (dx ? 1 : 0) + (parameters ? 2 : 0), () -> {
+            Tuning own = tuned.of(ShapeClass.of(view, form.type(), Pass.BACKWARD));
+            return ChannelPlan.backward(view, form, device.limits(), own, false, dx, parameters);
+        });
     }
 
     /**

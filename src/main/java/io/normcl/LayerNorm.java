@@ -3,6 +3,7 @@ package io.normcl;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
 import io.normcl.plan.RowRule;
+import io.normcl.plan.Tuned;
 import io.normcl.plan.Tuning;
 import io.normcl.tensor.RowView;
 import io.normcl.tensor.RowView.Order;
@@ -17,7 +18,7 @@ import org.jspecify.annotations.Nullable;
 public final class LayerNorm extends RowNorm {
     private final LayerNormSpec spec;
 
-    private LayerNorm(Device device, LayerNormSpec spec, @Nullable Affine given, Tuning tuning) {
+    private LayerNorm(Device device, LayerNormSpec spec, @Nullable Affine given, Tuned tuned) {
         super(
                 device,
                 new Traits(
@@ -29,7 +30,7 @@ public final class LayerNorm extends RowNorm {
                         spec.activation()),
                 RowRule.STANDARD,
                 given,
-                tuning);
+                tuned);
         this.spec = spec;
     }
 
@@ -42,7 +43,7 @@ public final class LayerNorm extends RowNorm {
      * @throws io.normcl.device.DeviceException if the device has not enough memory
      */
     public static LayerNorm open(Device device, LayerNormSpec spec) {
-        return new LayerNorm(device, spec, null, Tuning.NONE);
+        return new LayerNorm(device, spec, null, TuningFile.tuned(device));
     }
 
     /**
@@ -56,7 +57,7 @@ public final class LayerNorm extends RowNorm {
      * @throws IllegalArgumentException if a buffer is missing, not asked for, of another size or on another device
      */
     public static LayerNorm open(Device device, LayerNormSpec spec, @Nullable Buffer gamma, @Nullable Buffer beta) {
-        return new LayerNorm(device, spec, new Affine(gamma, beta), Tuning.NONE);
+        return new LayerNorm(device, spec, new Affine(gamma, beta), TuningFile.tuned(device));
     }
 
     /**
@@ -68,7 +69,7 @@ public final class LayerNorm extends RowNorm {
      * @return the layer; the caller closes it
      */
     public static LayerNorm open(Device device, LayerNormSpec spec, Tuning tuning) {
-        return new LayerNorm(device, spec, null, tuning);
+        return new LayerNorm(device, spec, null, Tuned.always(tuning));
     }
 
     /**

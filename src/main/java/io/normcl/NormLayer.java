@@ -7,8 +7,9 @@ import io.normcl.device.Kernel;
 import io.normcl.plan.Form;
 import io.normcl.plan.KernelCall;
 import io.normcl.plan.Plan;
+import io.normcl.plan.ShapeClass;
 import io.normcl.plan.Slot;
-import io.normcl.plan.Tuning;
+import io.normcl.plan.Tuned;
 import io.normcl.tensor.Activation;
 import io.normcl.tensor.ChannelView;
 import io.normcl.tensor.Layout;
@@ -43,7 +44,7 @@ public abstract sealed class NormLayer implements AutoCloseable permits BatchNor
     record PlanKey(Object view, Form form, int pass) {}
 
     final Device device;
-    final Tuning tuning;
+    final Tuned tuned;
     private final String name;
     private final int parameters;
     private final Activation activation;
@@ -74,10 +75,11 @@ public abstract sealed class NormLayer implements AutoCloseable permits BatchNor
     /**
      * @param neutral the value of gamma that changes nothing
      * @param given the caller's own gamma and beta, or null for the layer's own
+     * @param tuned what overrides the plans
      */
-    NormLayer(Device device, Traits traits, float neutral, @Nullable Affine given, Tuning tuning) {
+    NormLayer(Device device, Traits traits, float neutral, @Nullable Affine given, Tuned tuned) {
         this.device = device;
-        this.tuning = tuning;
+        this.tuned = tuned;
         this.name = traits.name();
         this.parameters = traits.parameters();
         this.activation = traits.activation();
@@ -146,6 +148,16 @@ public abstract sealed class NormLayer implements AutoCloseable permits BatchNor
      * @throws IllegalArgumentException if the input or the gradients do not fit the forward
      */
     public abstract Plan backwardPlan(Saved saved, Input in, Gradients out);
+
+    /**
+     * The class of shapes for which a pass's tuned choice is kept.
+     *
+     * @param pass which; by running statistics, of a layer that has them
+     * @param x the input
+     * @return the class
+     * @throws IllegalArgumentException if the input does not fit the layer
+     */
+    public abstract ShapeClass shapeClass(ShapeClass.Pass pass, Tensor x);
 
     /**
      * What the layer learns, by PyTorch's names: {@code weight} for gamma and {@code bias} for beta, where it has them.

@@ -3,6 +3,7 @@ package io.normcl;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
 import io.normcl.plan.RowRule;
+import io.normcl.plan.Tuned;
 import io.normcl.plan.Tuning;
 import io.normcl.tensor.RowView;
 import io.normcl.tensor.RowView.Order;
@@ -17,13 +18,13 @@ import org.jspecify.annotations.Nullable;
 public final class RmsNorm extends RowNorm {
     private final RmsNormSpec spec;
 
-    private RmsNorm(Device device, RmsNormSpec spec, @Nullable Affine given, Tuning tuning) {
+    private RmsNorm(Device device, RmsNormSpec spec, @Nullable Affine given, Tuned tuned) {
         super(
                 device,
                 new Traits("RMS norm", Specs.size(spec.shape()), spec.gamma(), false, spec.eps(), spec.activation()),
                 new RowRule(false, spec.onePlusGamma(), false),
                 given,
-                tuning);
+                tuned);
         this.spec = spec;
     }
 
@@ -36,7 +37,7 @@ public final class RmsNorm extends RowNorm {
      * @throws io.normcl.device.DeviceException if the device has not enough memory
      */
     public static RmsNorm open(Device device, RmsNormSpec spec) {
-        return new RmsNorm(device, spec, null, Tuning.NONE);
+        return new RmsNorm(device, spec, null, TuningFile.tuned(device));
     }
 
     /**
@@ -49,7 +50,7 @@ public final class RmsNorm extends RowNorm {
      * @throws IllegalArgumentException if a buffer is missing, not asked for, of another size or on another device
      */
     public static RmsNorm open(Device device, RmsNormSpec spec, @Nullable Buffer gamma) {
-        return new RmsNorm(device, spec, new Affine(gamma, null), Tuning.NONE);
+        return new RmsNorm(device, spec, new Affine(gamma, null), TuningFile.tuned(device));
     }
 
     /**
@@ -61,7 +62,7 @@ public final class RmsNorm extends RowNorm {
      * @return the layer; the caller closes it
      */
     public static RmsNorm open(Device device, RmsNormSpec spec, Tuning tuning) {
-        return new RmsNorm(device, spec, null, tuning);
+        return new RmsNorm(device, spec, null, Tuned.always(tuning));
     }
 
     /**

@@ -5,7 +5,10 @@ import io.normcl.plan.Form;
 import io.normcl.plan.Plan;
 import io.normcl.plan.RowPlan;
 import io.normcl.plan.RowRule;
+import io.normcl.plan.ShapeClass;
+import io.normcl.plan.ShapeClass.Pass;
 import io.normcl.plan.Slot;
+import io.normcl.plan.Tuned;
 import io.normcl.plan.Tuning;
 import io.normcl.tensor.RowView;
 import io.normcl.tensor.Tensor;
@@ -33,8 +36,8 @@ public abstract sealed class RowNorm extends NormLayer permits LayerNorm, RmsNor
 
     private final RowRule rule;
 
-    RowNorm(Device device, Traits traits, RowRule rule, @Nullable Affine given, Tuning tuning) {
-        super(device, traits, rule.onePlusGamma() ? 0 : 1, given, tuning);
+    RowNorm(Device device, Traits traits, RowRule rule, @Nullable Affine given, Tuned tuned) {
+        super(device, traits, rule.onePlusGamma() ? 0 : 1, given, tuned);
         this.rule = rule;
     }
 
@@ -138,15 +141,24 @@ public abstract sealed class RowNorm extends NormLayer permits LayerNorm, RmsNor
     private Plan backwardPlan(RowView view, Form form, Gradients out) {
         boolean dx = out.dx() != null;
         boolean parameters = out.ofParameters();
-        return plan(
-                view,
-                form,
-                BACKWARD + (dx ? 1 : 0) + (parameters ? 2 : 0),
-                () -> RowPlan.backward(view, rule, form, device.limits(), tuning, dx, parameters));
+        return plan(view, form, BACKWARD + (dx ? 1 : 0) + (parameters ? 2 : 0), () -> {
+            Tuning own = tuned.of(ShapeClass.of(view, form.type(), Pass.BACKWARD));
+            return RowPlan.backward(view, rule, form, device.limits(), own, dx, parameters);
+        });
     }
 
     private Plan forwardPlan(RowView view, Form form) {
-        return plan(view, form, FORWARD, () -> RowPlan.forward(view, rule, form, device.limits(), tuning));
+        return plan(view, form, FORWARD, () -> {
+            Tuning own = tuned.of(ShapeClass.of(view, form.type(), Pass.FORWARD));
+            return RowPlan.forward(view, rule, form, device.limits(), own);
+        });
+    }
+
+    @Override
+    public ShapeClass shapeClass(Pass pass, Tensor x) {
+        return pass == Pass.FORWARD_RUNNING
+                ? ShapeClass.of(x.channelView(), x.type(), pass)
+                : ShapeClass.of(view(x), x.type(), pass);
     }
 
     RowView checkedView(Input in) {

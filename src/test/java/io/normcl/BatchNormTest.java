@@ -364,7 +364,7 @@ class BatchNormTest {
         Tensor y = rig.tensor(new float[40], FIRST, 4, 2, 5);
         Tensor dy = rig.tensor(Rig.normal(random, 40), FIRST, 4, 2, 5);
         for (boolean fused : new boolean[] {true, false}) {
-            try (BatchNorm norm = BatchNorm.open(device, BatchNormSpec.of(2), new Tuning(null, fused));
+            try (BatchNorm norm = BatchNorm.open(device, BatchNormSpec.of(2), Tuning.NONE.withFused(fused));
                     Saved saved = norm.forward(x, y)) {
                 Tensor dx = rig.tensor(filled(40, 9), FIRST, 4, 2, 5);
                 Buffer dGamma = rig.floats(filled(2, 9));
@@ -391,7 +391,7 @@ class BatchNormTest {
             for (boolean fused : new boolean[] {true, false}) {
                 float[] x = Rig.normal(random, 3 * 19 * 35);
                 long[] shape = Rig.shape(layout, 3, 19, 35);
-                try (BatchNorm norm = BatchNorm.open(device, BatchNormSpec.of(19), new Tuning(null, fused))) {
+                try (BatchNorm norm = BatchNorm.open(device, BatchNormSpec.of(19), Tuning.NONE.withFused(fused))) {
                     Tensor same = rig.tensor(x, layout, shape);
                     float[] apart = forward(norm, Mode.TRAINING, x, layout, shape);
                     norm.forward(same, same).close();

@@ -168,7 +168,7 @@ class ReplicasTest {
         Random random = new Random(4);
         float[] x = Rig.perChannel(random, 6, 5, 30, Layout.CHANNELS_FIRST);
         float[] dy = Rig.normal(random, x.length);
-        Tuning tuning = new Tuning(null, false);
+        Tuning tuning = Tuning.NONE.withFused(false);
         try (Group group = new Group(BatchNormSpec.of(5), tuning, 1);
                 BatchNorm alone = BatchNorm.open(devices.get(0), BatchNormSpec.of(5), tuning)) {
             group.shards(List.of(x), List.of(dy), 5, 30, Layout.CHANNELS_FIRST);

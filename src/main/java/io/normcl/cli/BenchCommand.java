@@ -128,7 +128,7 @@ final class BenchCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
-        LayerBench.Settings settings = new LayerBench.Settings(passes, rounds, cached, new Tuning(family, null));
+        LayerBench.Settings settings = new LayerBench.Settings(passes, rounds, cached, new Tuning(family, null, null));
         PrintWriter out = spec.commandLine().getOut();
         if (rounds < 1) {
             throw new IllegalArgumentException("there must be at least one round: --rounds=" + rounds);

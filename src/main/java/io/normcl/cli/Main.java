@@ -23,7 +23,8 @@ import picocli.CommandLine.ScopeType;
             VerifyCommand.class,
             TrainCommand.class,
             DemoCommand.class,
-            BenchCommand.class
+            BenchCommand.class,
+            TuneCommand.class
         },
         mixinStandardHelpOptions = true,
         versionProvider = Main.Version.class,

@@ -10,6 +10,11 @@ final class OutputFolder {
     private OutputFolder() {}
 
     static void prepare(Path folder) {
+        prepare("--out", folder);
+    }
+
+    /** The same for a folder that messages call something else. */
+    static void prepare(String name, Path folder) {
         try {
             Files.createDirectories(folder);
             Files.delete(Files.createTempFile(folder, ".writable", null));
@@ -18,7 +23,7 @@ final class OutputFolder {
                     ? f.getReason()
                     : e.getClass().getSimpleName();
             throw new IllegalArgumentException(
-                    "the output folder must be writable: --out=" + folder + ", reason=" + reason, e);
+                    "the output folder must be writable: " + name + "=" + folder + ", reason=" + reason, e);
         }
     }
 }

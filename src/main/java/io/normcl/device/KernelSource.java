@@ -8,13 +8,20 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
 /** Reads a kernel file from the class path and puts its includes in place, so that a driver needs no include path. */
-final class KernelSource {
+public final class KernelSource {
     private static final Pattern INCLUDE = Pattern.compile("\\s*#include\\s+\"([^\"]+)\".*");
     private static final int DEEPEST = 8;
 
     private KernelSource() {}
 
-    static String load(String file) {
+    /**
+     * Reads a kernel file.
+     *
+     * @param file its name in the folder of kernels
+     * @return its text, with what it includes in place
+     * @throws IllegalArgumentException if there is none of that name
+     */
+    public static String load(String file) {
         StringBuilder text = new StringBuilder();
         expand(file, text, 0);
         return text.toString();

@@ -14,13 +14,19 @@ import java.util.List;
 import java.util.concurrent.ThreadLocalRandom;
 
 /** Files written whole or not at all, and read without trust in what they say of their lengths. */
-final class WholeFile {
+public final class WholeFile {
     private static final int LONGEST_LINE = 300;
 
     private WholeFile() {}
 
-    /** Replaces a file by these bytes in one step: whoever looks finds the old file or the new one, never a part. */
-    static void write(Path file, List<ByteBuffer> parts) throws IOException {
+    /**
+     * Replaces a file by these bytes in one step: whoever looks finds the old file or the new one, never a part.
+     *
+     * @param file in a folder that there is
+     * @param parts what it is to hold, one after the other; read
+     * @throws IOException if it can't be written; the old file, if any, is then as it was
+     */
+    public static void write(Path file, List<ByteBuffer> parts) throws IOException {
         Path target = file.toAbsolutePath();
         String unique = Long.toHexString(ThreadLocalRandom.current().nextLong());
         Path temporary = target.resolveSibling("." + target.getFileName() + "." + unique + ".tmp");

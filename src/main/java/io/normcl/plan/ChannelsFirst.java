@@ -16,6 +16,7 @@ record ChannelsFirst(
         Form form,
         Limits limits,
         Family family,
+        int stream,
         int localSize,
         int width,
         int span,
@@ -54,6 +55,7 @@ record ChannelsFirst(
                 form,
                 limits,
                 family,
+                Walk.streams(view.elements(), form, limits, tuning),
                 localSize,
                 width,
                 span,
@@ -221,16 +223,8 @@ record ChannelsFirst(
     }
 
     private Map<String, String> defines() {
-        Map<String, String> own = Defines.of(
-                limits,
-                "LOCAL_SIZE",
-                localSize,
-                "WIDTH",
-                width,
-                "SPAN",
-                span,
-                "STREAM",
-                Walk.streams(view.elements(), form, limits, family));
+        Map<String, String> own =
+                Defines.of(limits, "LOCAL_SIZE", localSize, "WIDTH", width, "SPAN", span, "STREAM", stream);
         return Defines.with(Defines.with(own, form.defines()), more);
     }
 }

@@ -15,7 +15,7 @@ record ChannelsLast(
         ChannelView view,
         Form form,
         Limits limits,
-        Family family,
+        int stream,
         int localSize,
         int width,
         int lanes,
@@ -38,8 +38,7 @@ record ChannelsLast(
     /** The same walk for rows: a sample's view, how many there are, the channels that share statistics, defines. */
     static ChannelsLast of(
             ChannelView view, long samples, long k, Map<String, String> more, Form form, Limits limits, Tuning tuning) {
-        Family family = tuning.family(limits);
-        boolean wide = family == Family.WIDE;
+        boolean wide = tuning.family(limits) == Family.WIDE;
         long c = view.c();
         int most = wide ? 1 : Walk.mostItems(limits);
         int width = wide ? 16 : c % 4 == 0 ? 4 : 1;
@@ -55,7 +54,7 @@ record ChannelsLast(
                 view,
                 form,
                 limits,
-                family,
+                Walk.streams(view.elements() * samples, form, limits, tuning),
                 most,
                 width,
                 wide ? 1 : lanes,
@@ -248,17 +247,7 @@ record ChannelsLast(
 
     private Map<String, String> defines() {
         Map<String, String> own = Defines.of(
-                limits,
-                "LOCAL_SIZE",
-                localSize,
-                "WIDTH",
-                width,
-                "LANES",
-                lanes,
-                "VECTORS",
-                vectors,
-                "STREAM",
-                Walk.streams(view.elements() * samples, form, limits, family));
+                limits, "LOCAL_SIZE", localSize, "WIDTH", width, "LANES", lanes, "VECTORS", vectors, "STREAM", stream);
         return Defines.with(Defines.with(own, form.defines()), more);
     }
 }

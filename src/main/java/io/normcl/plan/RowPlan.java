@@ -399,7 +399,7 @@ public final class RowPlan {
                 "PARAMETERS",
                 parameters ? 1 : 0,
                 "STREAM",
-                Walk.streams(view.elements(), form, limits, wide ? Family.WIDE : Family.COOPERATIVE));
+                Walk.streams(view.elements(), form, limits, tuning));
         String name = (localSize == 1 ? "wide_" : "cooperative_") + kernel;
         return new KernelCall(
                 "rows.cl",

@@ -8,10 +8,14 @@ import org.jspecify.annotations.Nullable;
  *
  * @param family the kernel family
  * @param fused whether a pass runs in one launch
+ * @param streams whether the wide family's outputs go past the caches
  */
-public record Tuning(@Nullable Family family, @Nullable Boolean fused) {
+public record Tuning(
+        @Nullable Family family,
+        @Nullable Boolean fused,
+        @Nullable Boolean streams) {
     /** Overrides nothing. */
-    public static final Tuning NONE = new Tuning(null, null);
+    public static final Tuning NONE = new Tuning(null, null, null);
 
     /**
      * Overrides the family alone.
@@ -20,7 +24,7 @@ public record Tuning(@Nullable Family family, @Nullable Boolean fused) {
      * @return the override
      */
     public static Tuning of(Family family) {
-        return new Tuning(family, null);
+        return new Tuning(family, null, null);
     }
 
     /**
@@ -30,10 +34,16 @@ public record Tuning(@Nullable Family family, @Nullable Boolean fused) {
      * @return the override
      */
     public Tuning withFused(boolean fused) {
-        return new Tuning(family, fused);
+        return new Tuning(family, fused, streams);
     }
 
-    Family family(Limits limits) {
+    /**
+     * The family that runs: on a CPU the wide one, elsewhere the cooperative one, unless overridden.
+     *
+     * @param limits the device
+     * @return the family
+     */
+    public Family family(Limits limits) {
         return family != null ? family : limits.cpu() ? Family.WIDE : Family.COOPERATIVE;
     }
 }

@@ -47,9 +47,11 @@ sealed interface Walk permits ChannelsFirst, ChannelsLast {
     }
 
     /** Outputs go past the caches of a CPU where they don't fit half of them, if it says how large they are. */
-    static int streams(long elements, Form form, Limits limits, Family family) {
+    static int streams(long elements, Form form, Limits limits, Tuning tuning) {
+        Boolean wanted = tuning.streams();
         long cache = cache(limits);
-        return family == Family.WIDE && cache > 0 && elements * form.type().bytes() > cache / 2 ? 1 : 0;
+        boolean large = cache > 0 && elements * form.type().bytes() > cache / 2;
+        return tuning.family(limits) == Family.WIDE && (wanted != null ? wanted : large) ? 1 : 0;
     }
 
     /** Loop iterations that a work-item may make in one pass over its values; a fused kernel makes up to three. */

@@ -154,6 +154,22 @@ class MainTest {
     }
 
     @Test
+    void tuneShowsResetsAndRefuses() {
+        Answer shown = normcl("tune", "--show");
+        assertEquals(0, shown.exit(), shown.err());
+        assertTrue(shown.out().contains("0 classes of shapes in "), shown.out());
+        Answer reset = normcl("tune", "--reset");
+        assertEquals(0, reset.exit(), reset.err());
+        assertTrue(reset.out().contains("there is none: "), reset.out());
+        refused(2, "suite=some", normcl("tune", "--suite", "some"));
+        refused(2, "at least one round", normcl("tune", "--rounds", 0));
+        refused(2, "shown or deleted", normcl("tune", "--show", "--reset"));
+        refused(2, "one device is tuned at a time: --device=cpu:2", normcl("tune", "--device", "cpu:2"));
+        refused(2, "--dtype", normcl("tune", "--dtype", "int"));
+        refused(2, "nonsense", normcl("tune", "--device", "nonsense"));
+    }
+
+    @Test
     void benches() {
         Answer answer = normcl("bench", "small", "--op", "rms_norm", "--rounds", 1, "--cached", "--format", "csv");
         assertEquals(0, answer.exit(), answer.toString());

@@ -54,7 +54,7 @@ class ChannelPlanTest {
     @Test
     void onlyWhatIsWantedRuns() {
         ChannelView view = new ChannelView(8, 32, 4096, false);
-        Tuning cut = new Tuning(null, false);
+        Tuning cut = Tuning.NONE.withFused(false);
         assertEquals(
                 List.of("wide_first_backward_apply"),
                 kernels(ChannelPlan.backward(view, Form.PLAIN, CPU, cut, false, true, false)));
@@ -83,7 +83,7 @@ class ChannelPlanTest {
         for (Limits limits : List.of(CPU, GPU)) {
             for (boolean last : new boolean[] {false, true}) {
                 ChannelView v = new ChannelView(view.n(), view.c(), view.s(), last);
-                Plan plan = ChannelPlan.backward(v, Form.PLAIN, limits, new Tuning(null, false), true, true, true);
+                Plan plan = ChannelPlan.backward(v, Form.PLAIN, limits, Tuning.NONE.withFused(false), true, true, true);
                 assertEquals(5 * 4 * (1L << 35), plan.bytes());
                 for (KernelCall call : plan.calls()) {
                     assertTrue(call.range().globalX() > 0 && call.range().globalX() < 1L << 31, call.toString());

@@ -1,0 +1,111 @@
+package io.normcl.plan;
+
+import java.util.Map;
+import java.util.TreeMap;
+
+/**
+ * What overrides the plans' own choices, class of shapes by class of shapes.
+ *
+ * @param classes the classes that have an override of their own
+ * @param otherwise the override of all others
+ */
+public record Tuned(Map<ShapeClass, Tuning> classes, Tuning otherwise) {
+    /** Overrides nothing. */
+    public static final Tuned NOTHING = always(Tuning.NONE);
+
+    private static final String WIDE = "wide";
+    private static final String COOPERATIVE = "cooperative";
+    private static final String ONE = "one-launch";
+    private static final String SEVERAL = "several-launches";
+    private static final String STREAMS = "streaming-stores";
+    private static final String STAYS = "plain-stores";
+
+    /**
+     * Keeps the map from changing.
+     *
+     * @param classes the classes that have an override of their own
+     * @param otherwise the override of all others
+     */
+    public Tuned {
+        classes = Map.copyOf(classes);
+    }
+
+    /**
+     * The same override for all.
+     *
+     * @param tuning the override
+     * @return the table
+     */
+    public static Tuned always(Tuning tuning) {
+        return new Tuned(Map.of(), tuning);
+    }
+
+    /**
+     * Looks up a class.
+     *
+     * @param shapes the class
+     * @return its override
+     */
+    public Tuning of(ShapeClass shapes) {
+        return classes.getOrDefault(shapes, otherwise);
+    }
+
+    /**
+     * Writes the classes as words.
+     *
+     * @return for each class's name what {@link #words} has for it
+     */
+    public Map<String, String> lines() {
+        Map<String, String> lines = new TreeMap<>();
+        classes.forEach((shapes, tuning) -> lines.put(shapes.toString(), words(tuning)));
+        return lines;
+    }
+
+    /**
+     * Reads what {@link #lines} wrote.
+     *
+     * @param lines for each class's name its override
+     * @return the table, which overrides nothing of other classes
+     * @throws IllegalArgumentException if a name or a word is unknown
+     */
+    public static Tuned parse(Map<String, String> lines) {
+        Map<ShapeClass, Tuning> classes = new TreeMap<>((a, b) -> a.toString().compareTo(b.toString()));
+        lines.forEach((name, words) -> classes.put(ShapeClass.parse(name), tuning(words)));
+        return new Tuned(classes, Tuning.NONE);
+    }
+
+    /**
+     * Writes an override.
+     *
+     * @param tuning the override
+     * @return a word for each choice that is not the plan's; empty where all are
+     */
+    public static String words(Tuning tuning) {
+        Boolean fused = tuning.fused();
+        Boolean streams = tuning.streams();
+        String family = tuning.family() == null ? "" : tuning.family() == Family.WIDE ? WIDE : COOPERATIVE;
+        return String.join(
+                        " ",
+                        family,
+                        fused == null ? "" : fused ? ONE : SEVERAL,
+                        streams == null ? "" : streams ? STREAMS : STAYS)
+                .trim()
+                .replace("  ", " ");
+    }
+
+    private static Tuning tuning(String words) {
+        Tuning tuning = Tuning.NONE;
+        for (String word : words.split(" ", -1)) {
+            tuning = switch (word) {
+                case WIDE -> new Tuning(Family.WIDE, tuning.fused(), tuning.streams());
+                case COOPERATIVE -> new Tuning(Family.COOPERATIVE, tuning.fused(), tuning.streams());
+                case ONE -> tuning.withFused(true);
+                case SEVERAL -> tuning.withFused(false);
+                case STREAMS -> new Tuning(tuning.family(), tuning.fused(), true);
+                case STAYS -> new Tuning(tuning.family(), tuning.fused(), false);
+                default -> throw new IllegalArgumentException("there is no such choice: choice=" + word);
+            };
+        }
+        return tuning;
+    }
+}

@@ -20,9 +20,19 @@ import org.junit.jupiter.params.provider.EnumSource;
 
 /** Every case of every operation on a device at its tight tolerance, in both kernel families and every form of plan. */
 class DeviceConformanceTest {
-    private static final List<String> SKIPPED = List.of(
-            "SKIPPED bn_train_f64_mean1e8_std1e-4: can't be done in float",
-            "SKIPPED ln_f64_mean1e8: can't be done in float");
+    private static final List<String> SKIPPED =
+            List.of("SKIPPED bn_train_f64_mean1e8_std1e-4", "SKIPPED ln_f64_mean1e8");
+
+    /**
+     * Without double: no denormals either, and of two cases of overflow, whose variance no float holds, the values that
+     * PyTorch's float gives, which the case accepts beside the exact ones of its tight tolerance.
+     */
+    private static final List<String> WITHOUT_DOUBLE = List.of(
+            "FAILED bn_denormal_inputs",
+            "PASSED bn_huge_8e37",
+            "SKIPPED bn_train_f64_mean1e8_std1e-4",
+            "SKIPPED ln_f64_mean1e8",
+            "PASSED rms_huge_1e25");
 
     private static List<Device> devices = List.of();
 
@@ -40,34 +50,34 @@ class DeviceConformanceTest {
     @ParameterizedTest
     @CsvSource({"WIDE,true", "WIDE,false", "COOPERATIVE,true", "COOPERATIVE,false"})
     void everyForm(Family family, boolean fused) throws Exception {
-        assertEquals(SKIPPED, others(Tuning.of(family).withFused(fused)));
+        check(Tuning.of(family).withFused(fused));
     }
 
-    /** The plan's own choice; a device without double has no denormals either. */
+    /** The plan's own choice. */
     @Tag("llvmpipe")
     @ParameterizedTest
     @EnumSource(Family.class)
     void everyCase(Family family) throws Exception {
-        List<String> others = new ArrayList<>(others(Tuning.of(family)));
-        boolean denormals = devices.get(0).limits().fp64();
-        assertEquals(!denormals, others.removeIf(verdict -> verdict.startsWith("FAILED bn_denormal_inputs: ")));
-        assertEquals(SKIPPED, others);
+        check(Tuning.of(family));
     }
 
-    /** The verdicts other than tight. */
-    private static List<String> others(Tuning tuning) throws Exception {
+    /** Every case is tight but those named. */
+    private static void check(Tuning tuning) throws Exception {
         Judge judge = new Judge(DevicePrograms.of(devices, tuning), true);
         List<String> others = new ArrayList<>();
+        List<String> told = new ArrayList<>();
         try (ConformanceCases all = ConformanceCases.open(archive())) {
             assertEquals(185, all.names().size());
             for (String name : all.names()) {
                 Verdict verdict = judge.judge(all.get(name));
                 if (!verdict.tight()) {
-                    others.add(verdict.toString());
+                    others.add(verdict.outcome() + " " + name);
+                    told.add(verdict.toString());
                 }
             }
         }
-        return others;
+        boolean fp64 = devices.get(0).limits().fp64();
+        assertEquals(fp64 ? SKIPPED : WITHOUT_DOUBLE, others, () -> String.join("\n", told));
     }
 
     private static Path archive() throws URISyntaxException {

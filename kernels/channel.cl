@@ -30,7 +30,7 @@
 #endif
 
 /* How many values a row of a sample has. */
-static inline long values_of(const __global int *lengths, long sample, long count) {
+INLINE long values_of(const __global int *lengths, long sample, long count) {
 #if MASKED
     return lengths[sample] * count;
 #else
@@ -127,7 +127,7 @@ __kernel void channel_stats_average(
 }
 
 /* keep*old + take*new of high and low parts, rounded once, by the same operations on every device. */
-static inline float moved(float2 keep, float old, float2 take, float2 new) {
+INLINE float moved(float2 keep, float old, float2 take, float2 new) {
     float p = keep.x * old;
     float q = take.x * new.x;
     float sum = p + q;

@@ -17,6 +17,7 @@
  *
  * Forward partials: (count, mean, m2), backward partials: (sum dy, sum dy*xHat), as [split][channel] of reals.
  * stats: C x (mean high, mean low, invStd, variance). sums: C x (dBeta/M, dGamma/M). y may be x, dx may be dy.
+ * both: whether the caches hold the next channel beside the own: it is asked for while the own one is written.
  * Local memory: 2*LOCAL_SIZE reals where LOCAL_SIZE > 1; one tree, outside of all loops.
  *
  * Rows (layer, RMS, group and instance norm) take these kernels too, where a row is too long for rows.cl: with ROW_STATS
@@ -33,7 +34,7 @@
 #include "run.clh"
 
 /* Where the statistics of a plane begin: its row's, or its channel's. */
-static inline long stats_of(long plane, long channel, long K, long S) {
+INLINE long stats_of(long plane, long channel, long K, long S) {
 #if PER_PLACE
     return plane / K * S;
 #elif ROW_STATS
@@ -44,35 +45,41 @@ static inline long stats_of(long plane, long channel, long K, long S) {
 }
 
 /* The sample of piece number `index` of a channel, which is a row or plane of the whole tensor where ROW_STATS is 1. */
-static inline long sample_of(long index, long pieces, long channel, long planes) {
+INLINE long sample_of(long index, long pieces, long channel, long planes) {
     return ROW_STATS ? channel / planes : index / pieces;
 }
 
 /* Values before piece number `index` of a channel, without a mask. */
-static inline long values_before(long index, long pieces, long piece, long S) {
+INLINE long values_before(long index, long pieces, long piece, long S) {
     return index / pieces * S + min(index % pieces * piece, S);
 }
 
+/* What a walk over the pieces of a channel asks for. */
+INLINE ahead ahead_in_channel(long C, long S, long piece) {
+    return ahead_of_runs(piece, piece < S ? piece : C * S);
+}
+
 /* sum(d) and sum(d^2) over pieces of a channel, d = (x - shift)*unit. */
-static inline void channel_sums(
+INLINE void channel_sums(
     const __global storage *x, const __global storage *addend, __global storage *written, const __global int *lengths,
     long C, long S, long piece, long channel, long from, long to, long planes, float shift, float unit,
     __local real *tree, real *s, real *q) {
     long pieces = (S + piece - 1) / piece;
     realv sum = REALV_ZERO;
     realv square = REALV_ZERO;
+    ahead next = ahead_in_channel(C, S, piece);
     for (long index = from + ROW; index < to; index += ROWS) {
         long start = index % pieces * piece;
         long length = valid(lengths, sample_of(index, pieces, channel, planes), min(piece, S - start));
         long at = (index / pieces * C + channel) * S + start;
-        run_moments(x + at, addend + at, written + at, length, shift, unit, &sum, &square);
+        run_moments(x + at, addend + at, written + at, length, shift, unit, next, &sum, &square);
     }
     *s = realv_sum(sum);
     *q = realv_sum(square);
     group_sums(s, q, tree);
 }
 
-static inline moments channel_moments(
+INLINE moments channel_moments(
     const __global storage *x, const __global storage *addend, __global storage *written, const __global int *lengths,
     long C, long S, long piece, long channel, long from, long to, long planes, __local real *tree) {
     long pieces = (S + piece - 1) / piece;
@@ -121,20 +128,21 @@ static inline moments channel_moments(
 }
 
 /* sum g and sum g*xHat over pieces of a channel; its gamma is used where it varies along a plane. */
-static inline void channel_gradients(
+INLINE void channel_gradients(
     const __global storage *x, const __global storage *z, const __global storage *dy, const __global float *gamma,
     const __global float *beta, const __global float4 *stats, const __global int *lengths, long C, long S, long piece,
-    long channel, long from, long to, long planes, __local real *tree, real *d_beta, real *d_gamma) {
+    long run, long channel, long from, long to, long planes, __local real *tree, real *d_beta, real *d_gamma) {
     long pieces = (S + piece - 1) / piece;
     realv sum = REALV_ZERO;
     realv product = REALV_ZERO;
+    ahead next = ahead_in_channel(C, S, piece);
     for (long index = from + ROW; index < to; index += ROWS) {
         long start = index % pieces * piece;
         long length = valid(lengths, sample_of(index, pieces, channel, planes), min(piece, S - start));
         long at = (index / pieces * C + channel) * S + start;
         run_gradients(
-            x + at, z + at, dy + at, gamma + ELEMENTWISE * start, beta + ELEMENTWISE * start, length,
-            stats + PER_PLACE * start, &sum, &product);
+            x + at, z + at, dy + at, scaling_of(gamma, beta, run, S, start), length, stats + PER_PLACE * start, next,
+            &sum, &product);
     }
     *d_beta = realv_sum(sum);
     *d_gamma = realv_sum(product);
@@ -177,23 +185,26 @@ KERNEL(first_apply)
         long at = plane * S + start;
         long length = min(piece, S - start);
         normalize(
-            x + at, z + at, y + at, stats[stats_of(plane, channel, K, S)], AFFINE(gamma, channel, S) + ELEMENTWISE * start,
-            AFFINE(beta, channel, S) + ELEMENTWISE * start, valid(lengths, plane / C, length), length, piece);
+            x + at, z + at, y + at, stats[stats_of(plane, channel, K, S)], scaling_of(gamma, beta, channel, S, start),
+            valid(lengths, plane / C, length), length, ahead_by(FETCH_AHEAD));
     }
 }
 
 KERNEL(first_forward_fused)
 (const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,
- const __global float *gamma, const __global float *beta, long N, long C, long S, float2 eps) {
+ const __global float *gamma, const __global float *beta, long N, long C, long S, float2 eps, int both) {
     __local real tree[2 * LOCAL_SIZE];
     long channel = get_group_id(0);
     float4 own = moments_statistics(channel_moments(x, x, y, 0, C, S, S, channel, 0, N, C, tree), eps);
     if (get_local_id(0) == 0) {
         stats[channel] = own;
     }
+    scaling affine = scaling_of(gamma, beta, channel, S, 0);
+    ahead before = ahead_of_runs(S, -C * S);
     for (long n = ROW; n < N; n += ROWS) {
-        long at = (n * C + channel) * S;
-        normalize(x + at, z + at, y + at, own, gamma + channel, beta + channel, S, S, S);
+        long at = ((N - 1 - n) * C + channel) * S; /* backwards: what was read last is near */
+        ahead next = both ? ahead_by((n * C + channel + 1) * S - at) : before;
+        normalize(x + at, z + at, y + at, own, affine, S, S, next);
     }
 }
 
@@ -207,9 +218,8 @@ KERNEL(first_backward_partial)
     long all = N * ((S + piece - 1) / piece);
     real d_beta, d_gamma;
     channel_gradients(
-        x, z, dy, AFFINE(gamma, channel % planes, S), AFFINE(beta, channel % planes, S),
-        stats + stats_of(channel, channel, K, S), lengths, C, S, piece, channel, split * all / splits,
-        (split + 1) * all / splits, planes, tree, &d_beta, &d_gamma);
+        x, z, dy, gamma, beta, stats + stats_of(channel, channel, K, S), lengths, C, S, piece, channel % planes, channel,
+        split * all / splits, (split + 1) * all / splits, planes, tree, &d_beta, &d_gamma);
     if (get_local_id(0) == 0) {
         __global real *partial = partials + 2 * (split * C + channel);
         partial[0] = d_beta;
@@ -234,20 +244,20 @@ KERNEL(first_backward_apply)
         long own = stats_of(plane, channel, K, S);
         differentiate(
             x + at, z + at, dy + at, dx + at, dz + at, stats + own, BATCH_STATS ? sums[own] : (float2)(0.0f),
-            AFFINE(gamma, channel, S) + ELEMENTWISE * start, AFFINE(beta, channel, S) + ELEMENTWISE * start,
-            valid(lengths, plane / C, length), length, piece);
+            scaling_of(gamma, beta, channel, S, start), valid(lengths, plane / C, length), length, ahead_by(FETCH_AHEAD));
     }
 }
 
 KERNEL(first_backward_fused)
 (const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
  __global storage *dz, const __global float4 *stats, const __global float *gamma, const __global float *beta,
- __global float *dGamma, __global float *dBeta, long N, long C, long S, int accumulate) {
+ __global float *dGamma, __global float *dBeta, long N, long C, long S, int accumulate,
+ int both) {
     __local real tree[2 * LOCAL_SIZE];
     long channel = get_group_id(0);
     real d_beta, d_gamma;
     channel_gradients(
-        x, z, dy, gamma + channel, beta + channel, stats + channel, 0, C, S, S, channel, 0, N, C, tree, &d_beta,
+        x, z, dy, gamma, beta, stats + channel, 0, C, S, S, channel, channel, 0, N, C, tree, &d_beta,
         &d_gamma);
     if (get_local_id(0) == 0) {
         dGamma[channel] = (accumulate ? dGamma[channel] : 0.0f) + real_high(d_gamma);
@@ -255,9 +265,11 @@ KERNEL(first_backward_fused)
     }
     real count = real_of_long(N * S);
     float2 sums = (float2)(real_high(real_div(d_beta, count)), real_high(real_div(d_gamma, count)));
+    scaling affine = scaling_of(gamma, beta, channel, S, 0);
+    ahead before = ahead_of_runs(S, -C * S);
     for (long n = ROW; n < N; n += ROWS) {
-        long at = (n * C + channel) * S;
-        differentiate(
-            x + at, z + at, dy + at, dx + at, dz + at, stats + channel, sums, gamma + channel, beta + channel, S, S, S);
+        long at = ((N - 1 - n) * C + channel) * S; /* backwards: what was read last is near */
+        ahead next = both ? ahead_by((n * C + channel + 1) * S - at) : before;
+        differentiate(x + at, z + at, dy + at, dx + at, dz + at, stats + channel, sums, affine, S, S, next);
     }
 }

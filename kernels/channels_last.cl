@@ -78,9 +78,9 @@ typedef struct {
     long places;
 } patch;
 
-static inline long tiles_of(long columns) { return (columns + TILE - 1) / TILE; }
+INLINE long tiles_of(long columns) { return (columns + TILE - 1) / TILE; }
 
-static inline patch patch_of(
+INLINE patch patch_of(
     long elements, long columns, long K, long group, long splits, const __global int *lengths, long line, long places) {
     long rows = (elements + columns - 1) / columns;
     long own = tiles_of(columns) * splits;
@@ -92,7 +92,7 @@ static inline patch patch_of(
 }
 
 /* Whether the values of a row count. */
-static inline int counts(patch p, long row) {
+INLINE int counts(patch p, long row) {
 #if MASKED
     long sample = ROW_STATS ? p.sample : row / p.places;
     return row % p.places % p.line < p.lengths[sample];
@@ -102,7 +102,7 @@ static inline int counts(patch p, long row) {
 }
 
 /* Where a column's statistics and sums stand. */
-static inline long stats_of(patch p, long column, long C) {
+INLINE long stats_of(patch p, long column, long C) {
 #if ROW_AFFINE
     return p.sample * C + column;
 #elif ROW_STATS
@@ -113,19 +113,19 @@ static inline long stats_of(patch p, long column, long C) {
 }
 
 /* Where a column's partial result stands. */
-static inline long partial_of(patch p, long split, long samples, long column, long C) {
+INLINE long partial_of(patch p, long split, long samples, long column, long C) {
     return ((split * (p.columns / C) + column / C) * samples + p.sample) * C + column % C;
 }
 
-static inline long column_of(patch p, int vector) { return p.first + (vector * LANES + LANE) * WIDTH; }
+INLINE long column_of(patch p, int vector) { return p.first + (vector * LANES + LANE) * WIDTH; }
 
 /* Values of a vector that lie in a row; the last row may be short. */
-static inline long inside(patch p, long row, long column) {
+INLINE long inside(patch p, long row, long column) {
     return min(p.columns - column, p.elements - row * p.columns - column);
 }
 
 /* Adds up WIDTH pairs of values over the rows of a work-group; the work-items of row 0 get the sums. */
-static inline void row_sums(real *a, real *b, __local real *tree) {
+INLINE void row_sums(real *a, real *b, __local real *tree) {
 #if ROWS > 1
     int item = (int)get_local_id(0);
     __local real *second = tree + LOCAL_SIZE * WIDTH;
@@ -161,7 +161,7 @@ typedef struct {
     floatv beta;
 } column_norm;
 
-static inline floatv load_channels(const __global float *values, patch p, long column, long C) {
+INLINE floatv load_channels(const __global float *values, patch p, long column, long C) {
     float own[WIDTH];
     for (int i = 0; i < WIDTH; i++) {
         own[i] = column + i < p.columns ? values[(column + i) % C] : 0.0f;
@@ -169,7 +169,7 @@ static inline floatv load_channels(const __global float *values, patch p, long c
     return LOADV(own);
 }
 
-static inline column_norm load_norm(
+INLINE column_norm load_norm(
     const __global float4 *stats, const __global float *gamma, const __global float *beta, patch p, long column,
     long C) {
     float high[WIDTH], low[WIDTH], inv_std[WIDTH];
@@ -188,7 +188,7 @@ static inline column_norm load_norm(
 }
 
 /* The same with the gamma and beta of a row, where they belong to rows. */
-static inline column_norm at_row(
+INLINE column_norm at_row(
     column_norm n, const __global float *gamma, const __global float *beta, patch p, long row) {
 #if ROW_AFFINE
     long own = p.sample % p.K * p.rows + row;
@@ -198,12 +198,12 @@ static inline column_norm at_row(
     return n;
 }
 
-static inline floatv affine(floatv x, column_norm n) {
+INLINE floatv affine(floatv x, column_norm n) {
     return fma(x - n.high - n.low, n.inv_std * n.gamma, n.beta);
 }
 
 /* The gradient of what scale and shift gave. */
-static inline floatv gradient_at(
+INLINE floatv gradient_at(
     const __global storage *x, const __global storage *z, const __global storage *dy, long at, long count,
     column_norm n) {
     floatv g = load_some(dy + at, count, 0.0f);
@@ -217,15 +217,15 @@ static inline floatv gradient_at(
 #define BLOCK 8
 
 /* Whether rows before `end` have all of a vector. */
-static inline int whole(patch p, long column, long end) {
+INLINE int whole(patch p, long column, long end) {
     return column + WIDTH <= p.columns && end * p.columns <= p.elements;
 }
 
 /* Values from a row to the one that is asked for meanwhile. */
-static inline long ahead_of(patch p) { return max(1L, FETCH_AHEAD / p.columns) * p.columns; }
+INLINE long ahead_of(patch p) { return max(1L, FETCH_AHEAD / p.columns) * p.columns; }
 
 /* Adds sum(d) and sum(d^2) of one vector over some rows, d = x - shift; `full` where each has all of it. */
-static inline void block_moments(
+INLINE void block_moments(
     const __global storage *x, patch p, long column, long from, long to, floatv shift, int full, realv *sum,
     realv *square) {
     realv s = *sum;
@@ -245,7 +245,7 @@ static inline void block_moments(
 }
 
 /* Sums about the values of the first row that counts, for the vectors of a work-item. */
-static inline void column_sums(
+INLINE void column_sums(
     const __global storage *x, patch p, realv *sum, realv *square, floatv *shift) {
     long first = p.from;
 #if MASKED
@@ -274,7 +274,7 @@ static inline void column_sums(
 }
 
 /* The moments of the channels of one vector, from the sums of all rows of the work-group; row 0 gets them. */
-static inline void column_moments(
+INLINE void column_moments(
     patch p, long column, realv sum, realv square, floatv shift, __local real *tree, moments *out) {
     real s[WIDTH], q[WIDTH];
     float shifts[WIDTH];
@@ -295,7 +295,7 @@ static inline void column_moments(
 }
 
 /* Adds sum(g) and sum(g*(x - mean)) of one vector over some rows, with the row's gamma where it belongs to rows. */
-static inline void block_gradients(
+INLINE void block_gradients(
     const __global storage *x, const __global storage *z, const __global storage *dy, const __global float *gamma,
     const __global float *beta, patch p, long column, long from, long to, column_norm own, int full, realv *sum,
     realv *product) {
@@ -323,7 +323,7 @@ static inline void block_gradients(
 }
 
 /* sum g and sum g*xHat of the channels of each vector; row 0 hands them out, [vector][WIDTH]. */
-static inline void column_gradients(
+INLINE void column_gradients(
     const __global storage *x, const __global storage *z, const __global storage *dy, const __global float4 *stats,
     const __global float *gamma, const __global float *beta, patch p, long C, __local real *tree, real *d_beta,
     real *d_gamma) {
@@ -359,14 +359,14 @@ static inline void column_gradients(
     }
 }
 
-static inline void normalize_vector(
+INLINE void normalize_vector(
     const __global storage *x, const __global storage *z, __global storage *y, const __global float *gamma,
     const __global float *beta, patch p, long row, long at, long count, column_norm own) {
     floatv value = activate(affine(load_some(x + at, count, 0.0f), at_row(own, gamma, beta, p, row)), z + at, count);
     store_some(counts(p, row) ? value : (floatv)(0.0f), y + at, count);
 }
 
-static inline void normalize(
+INLINE void normalize(
     const __global storage *x, const __global storage *z, __global storage *y, const __global float4 *stats,
     const __global float *gamma, const __global float *beta, patch p, long C) {
     column_norm own[VECTORS];
@@ -388,7 +388,7 @@ static inline void normalize(
     }
 }
 
-static inline void differentiate_vector(
+INLINE void differentiate_vector(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
     __global storage *dz, const __global float *gamma, const __global float *beta, patch p, long row, long at,
     long count, column_norm own, floatv offset, floatv slope) {
@@ -411,7 +411,7 @@ static inline void differentiate_vector(
     store_some(masked ? (floatv)(0.0f) : g, dx + at, count);
 }
 
-static inline void differentiate(
+INLINE void differentiate(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
     __global storage *dz, const __global float4 *stats, const __global float2 *sums, const __global float *gamma,
     const __global float *beta, patch p, long C) {

@@ -12,6 +12,7 @@ KERNEL(copy)
     long from = get_group_id(0) * vectors / get_num_groups(0) * WIDTH;
     long to = min(count, (long)((get_group_id(0) + 1) * vectors / get_num_groups(0) * WIDTH));
     for (long i = from + get_local_id(0) * WIDTH; i < to; i += LOCAL_SIZE * WIDTH) {
+        fetch(x + i + FETCH_AHEAD);
         store_some(load_some(x + i, to - i, (floatv)(0.0f)), y + i, to - i);
     }
 }

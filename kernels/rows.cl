@@ -32,7 +32,7 @@
 #endif
 
 /* Adds up two values over the SPAN work-items of a row; each of them gets both sums. Every work-item calls it. */
-static inline void span_sums(real *a, real *b, __local real *tree) {
+INLINE void span_sums(real *a, real *b, __local real *tree) {
 #if SPAN > 1
     int item = (int)get_local_id(0);
     tree[item] = *a;
@@ -53,9 +53,9 @@ static inline void span_sums(real *a, real *b, __local real *tree) {
 
 /* Adds sum g and sum g*xHat down the columns of rows `from` to `to` to this work-item's partials, or sets them.
  * Rows are `stride` apart in the tensor and `step` apart in stats. */
-static inline void column_sums(
+INLINE void column_sums(
     const __global storage *x, const __global storage *z, const __global storage *dy, const __global float4 *stats,
-    const __global float *gamma, const __global float *beta, __global real *partials, long length, long stride,
+    scaling affine, __global real *partials, long length, long stride,
     long step, long from, long to, int set) {
     for (long i = LANE * WIDTH; i < length; i += SPAN * WIDTH) {
         long end = i + WIDTH <= length ? i + WIDTH : length;
@@ -64,7 +64,7 @@ static inline void column_sums(
         for (long row = from + ROW; row < to; row += ROWS) {
             statistics own = stats_at(stats + row * step, 0, 1);
             long at = row * stride;
-            floatv g = gradient_at(x + at, z + at, dy + at, own, gamma, beta, i, end);
+            floatv g = gradient_at(x + at, z + at, dy + at, own, affine, i, end);
             realv d = realv_difference(load_some(x + at + i, end - i, 0.0f), own.high, own.low);
             realv_add(&sum, realv_of(g));
             realv_add_product(&product, realv_product(g, own.inv_std), d);
@@ -82,7 +82,7 @@ static inline void column_sums(
 
 #if ELEMENTWISE && PARAMETERS
 /* Adds the sums of a vector of columns to partials, or sets them. */
-static inline void add_columns(const __local float *columns, __global real *partials, long count, int set) {
+INLINE void add_columns(const __local float *columns, __global real *partials, long count, int set) {
 #if FP64 && WIDTH > 1
     if (count == WIDTH) {
         floatv d_beta = LOADV(columns);
@@ -107,21 +107,23 @@ static inline void add_columns(const __local float *columns, __global real *part
 
 /* Of a row, adds sum(g*gamma) and sum(g*gamma*(x - mean)), and g and g*xHat to those of its columns: a vector of the one
  * beside a vector of the other, as far as whole vectors go. */
-static inline void row_gradients(
-    const __global storage *x, const __global storage *z, const __global storage *dy, const __global float *gamma,
-    const __global float *beta, long length, const __global float4 *stats, __local float *columns, realv *sum,
+INLINE void row_gradients(
+    const __global storage *x, const __global storage *z, const __global storage *dy, scaling affine, long length,
+    const __global float4 *stats, __local float *columns, realv *sum,
     realv *product) {
     statistics own = stats_at(stats, 0, 1);
     realv s = *sum;
     realv q = *product;
     for (long i = LANE * WIDTH; i < length; i += SPAN * WIDTH) {
         long end = i + WIDTH <= length ? i + WIDTH : length;
-        floatv g = gradient_at(x, z, dy, own, gamma, beta, i, end);
+        fetch(x + i + FETCH_AHEAD);
+        fetch(dy + i + FETCH_AHEAD);
+        floatv g = gradient_at(x, z, dy, own, affine, i, end);
         floatv values = load_some(x + i, end - i, own.high);
         __local float *column = columns + 2 * i;
         STOREV(LOADV(column) + g, column);
         STOREV(fma(g * own.inv_std, values - own.high - own.low, LOADV(column + WIDTH)), column + WIDTH);
-        realv weighted = realv_product(g, gamma_at(gamma, i, end));
+        realv weighted = realv_product(g, gamma_at(affine, i, end));
         realv_add(&s, weighted);
         realv_add_product(&q, weighted, realv_difference(values, own.high, own.low));
     }
@@ -138,6 +140,7 @@ KERNEL(rows_forward_fused)
     long from = get_group_id(0) * rows / get_num_groups(0);
     long to = (get_group_id(0) + 1) * rows / get_num_groups(0);
     long D = K * S;
+    ahead next = ahead_by(max(1L, FETCH_AHEAD / D) * D);
 #if ADDEND
     const __global storage *values = written;
 #else
@@ -157,7 +160,7 @@ KERNEL(rows_forward_fused)
 #endif
         realv sum = REALV_ZERO;
         realv square = REALV_ZERO;
-        run_moments(x + at, addend + at, written + at, mine ? D : 0, shift, 1.0f, &sum, &square);
+        run_moments(x + at, addend + at, written + at, mine ? D : 0, shift, 1.0f, ahead_by(FETCH_AHEAD), &sum, &square);
         real s = realv_sum(sum);
         real q = realv_sum(square);
         span_sums(&s, &q, tree);
@@ -166,7 +169,7 @@ KERNEL(rows_forward_fused)
         int again = !isfinite(real_high(q));
         sum = (realv)REALV_ZERO;
         square = (realv)REALV_ZERO;
-        run_moments(x + at, addend + at, written + at, mine && again ? D : 0, shift, SMALL_UNIT, &sum, &square);
+        run_moments(x + at, addend + at, written + at, mine && again ? D : 0, shift, SMALL_UNIT, next, &sum, &square);
         real small = realv_sum(sum);
         real smallSquare = realv_sum(square);
         span_sums(&small, &smallSquare, tree);
@@ -184,8 +187,7 @@ KERNEL(rows_forward_fused)
             for (long plane = row * K; plane < row * K + K; plane++) {
                 long start = plane * S;
                 normalize(
-                    values + start, z + start, y + start, own, AFFINE(gamma, plane % C, S), AFFINE(beta, plane % C, S),
-                    S, S, D);
+                    values + start, z + start, y + start, own, scaling_of(gamma, beta, plane % C, S, 0), S, S, next);
             }
         }
     }
@@ -199,6 +201,7 @@ KERNEL(rows_backward_fused)
     long from = get_group_id(0) * rows / get_num_groups(0);
     long to = (get_group_id(0) + 1) * rows / get_num_groups(0);
     real count = real_of_long(K * S);
+    ahead next = ahead_by(max(1L, FETCH_AHEAD / (K * S)) * K * S);
 #if ELEMENTWISE && PARAMETERS
     columns += 2 * ROW * ((S + WIDTH - 1) / WIDTH * WIDTH);
     __global real *sums_of = partials + 2 * (get_group_id(0) * ROWS + ROW) * S;
@@ -219,17 +222,17 @@ KERNEL(rows_backward_fused)
             real b = a;
             for (long k = 0; k < K; k++) { /* a barrier is inside */
                 long plane = row * K + k;
-                const __global float *weight = AFFINE(gamma, plane % C, S);
-                const __global float *offset = AFFINE(beta, plane % C, S);
+                scaling affine = scaling_of(gamma, beta, plane % C, S, 0);
                 long start = plane * S;
                 long length = mine ? S : 0;
                 realv sum = REALV_ZERO;
                 realv product = REALV_ZERO;
 #if ELEMENTWISE && PARAMETERS
                 row_gradients(
-                    x + start, z + start, dy + start, weight, offset, length, stats + row, columns, &sum, &product);
+                    x + start, z + start, dy + start, affine, length, stats + row, columns, &sum, &product);
 #else
-                run_gradients(x + start, z + start, dy + start, weight, offset, length, stats + row, &sum, &product);
+                run_gradients(
+                    x + start, z + start, dy + start, affine, length, stats + row, ahead_by(FETCH_AHEAD), &sum, &product);
 #endif
                 real s = realv_sum(sum);
                 real q = realv_sum(product);
@@ -240,7 +243,7 @@ KERNEL(rows_backward_fused)
                     partials[2 * plane] = s;
                     partials[2 * plane + 1] = q;
                 }
-                real scale = real_of((float2)(weight[0] + GAMMA_PLUS, 0.0f));
+                real scale = real_of((float2)(affine.gamma, 0.0f));
                 s = real_mul(s, scale);
                 q = real_mul(q, scale);
 #endif
@@ -253,7 +256,7 @@ KERNEL(rows_backward_fused)
                     long start = plane * S;
                     differentiate(
                         x + start, z + start, dy + start, dx + start, dz + start, stats + row, sums,
-                        AFFINE(gamma, plane % C, S), AFFINE(beta, plane % C, S), S, S, K * S);
+                        scaling_of(gamma, beta, plane % C, S, 0), S, S, next);
                 }
             }
         }
@@ -280,7 +283,7 @@ KERNEL(rows_columns_partial)
     __global real *own = partials + 2 * ((split * ROWS + ROW) * C * S + offset);
     for (long block = from; block < to; block += height * ROWS) {
         column_sums(
-            x + offset, z + offset, dy + offset, stats + plane, gamma + offset, beta + offset, own,
+            x + offset, z + offset, dy + offset, stats + plane, scaling_of(gamma, beta, plane, S, start), own,
             min(tile, S - start), C * S, C, block, min(to, block + height * ROWS), block == from);
     }
 }

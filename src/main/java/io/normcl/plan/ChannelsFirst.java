@@ -86,6 +86,11 @@ record ChannelsFirst(
         return small || (view.c() >= groups && channelBytes * Math.min(view.c(), units) <= Walk.cache(limits) / 2);
     }
 
+    /** Whether the caches hold the next channel beside the own, so that it can be asked for meanwhile. */
+    private int both(int tensors) {
+        return 2 * view.m() * form.type().bytes() * tensors <= Walk.NEAR_A_CORE ? 1 : 0;
+    }
+
     @Override
     public KernelCall statsPartial() {
         return call(
@@ -143,7 +148,8 @@ record ChannelsFirst(
                         view.n(),
                         view.c(),
                         view.s(),
-                        Slot.EPS));
+                        Slot.EPS,
+                        both(1)));
     }
 
     @Override
@@ -214,7 +220,8 @@ record ChannelsFirst(
                         view.n(),
                         view.c(),
                         view.s(),
-                        Slot.ACCUMULATE));
+                        Slot.ACCUMULATE,
+                        both(2)));
     }
 
     private KernelCall call(String kernel, Map<String, String> defines, long groups, List<Object> args) {

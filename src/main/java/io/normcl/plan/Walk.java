@@ -7,6 +7,9 @@ sealed interface Walk permits ChannelsFirst, ChannelsLast {
     /** A core's share of a server's caches. */
     long CACHE_OF_A_CORE = 4L << 20;
 
+    /** What of them is the core's own, less a bit. */
+    long NEAR_A_CORE = 7L << 18;
+
     /** Partial results per channel. */
     long splits();
 

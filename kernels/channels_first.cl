@@ -10,10 +10,10 @@
  *
  *   <family>_first_stats_partial     C*splits groups   reads x             writes partials        1R
  *   <family>_first_apply             any groups        reads x             writes y               1R + 1W
- *   <family>_first_forward_fused     C groups          reads x twice       writes y, stats        2R + 1W, or 1R + 1W
+ *   <family>_first_forward_fused     C/CHANNELS groups         reads x twice       writes y, stats        2R + 1W, or 1R + 1W
  *   <family>_first_backward_partial  C*splits groups   reads x, dy         writes partials        2R
  *   <family>_first_backward_apply    any groups        reads dy (and x)    writes dx              2R + 1W (1R + 1W)
- *   <family>_first_backward_fused    C groups          reads x, dy twice   writes dx, gradients   4R + 1W, or 2R + 1W
+ *   <family>_first_backward_fused    C/CHANNELS groups         reads x, dy twice   writes dx, gradients   4R + 1W, or 2R + 1W
  *
  * Forward partials: (count, mean, m2), backward partials: (sum dy, sum dy*xHat), as [split][channel] of reals.
  * stats: C x (mean high, mean low, invStd, variance). sums: C x (dBeta/M, dGamma/M). y may be x, dx may be dy.
@@ -28,10 +28,17 @@
  *
  * With MASKED 1 a piece is one line along the last dimension, so that its sample's length cuts it.
  *
- * The bytes do not count z and dz, 1R and 1W more where they are there. The defines are those of run.clh,
- * activation.clh and family.clh.
+ * The bytes do not count z and dz, 1R and 1W more where they are there.
+ *
+ *   CHANNELS  neighbouring channels that a group of a fused kernel takes side by side, where planes are short; 1 where
+ *             LOCAL_SIZE is not
+ * and those of run.clh, activation.clh and family.clh.
  */
 #include "run.clh"
+
+#ifndef CHANNELS
+#define CHANNELS 1
+#endif
 
 /* Where the statistics of a plane begin: its row's, or its channel's. */
 INLINE long stats_of(long plane, long channel, long K, long S) {
@@ -52,6 +59,11 @@ INLINE long sample_of(long index, long pieces, long channel, long planes) {
 /* Values before piece number `index` of a channel, without a mask. */
 INLINE long values_before(long index, long pieces, long piece, long S) {
     return index / pieces * S + min(index % pieces * piece, S);
+}
+
+/* What a walk over the planes of neighbouring channels asks for. */
+INLINE ahead ahead_of_channels(long S, long stride) {
+    return CHANNELS > 1 ? ahead_by(stride) : ahead_of_runs(S, stride);
 }
 
 /* What a walk over the pieces of a channel asks for. */
@@ -77,6 +89,28 @@ INLINE void channel_sums(
     *s = realv_sum(sum);
     *q = realv_sum(square);
     group_sums(s, q, tree);
+}
+
+/* From the sums of differences from a shift; without double they are taken again where they overflowed. */
+INLINE moments moments_of(
+    const __global storage *x, const __global storage *addend, __global storage *written, const __global int *lengths,
+    long C, long S, long piece, long channel, long from, long to, long planes, long count, float shift,
+    __local real *tree, real s, real q) {
+    float unit = 1.0f;
+#if !FP64
+    int again = !isfinite(real_high(q));
+    real small, smallSquare;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    channel_sums(
+        x, addend, written, lengths, C, S, piece, channel, again ? from : to, to, planes, shift, SMALL_UNIT, tree,
+        &small, &smallSquare);
+    if (again) {
+        s = small;
+        q = smallSquare;
+        unit = SMALL_UNIT;
+    }
+#endif
+    return moments_of_sums(count, shift, s, q, unit);
 }
 
 INLINE moments channel_moments(
@@ -109,22 +143,8 @@ INLINE moments channel_moments(
 #endif
 #endif
     real s, q;
-    float unit = 1.0f;
-    channel_sums(x, addend, written, lengths, C, S, piece, channel, from, to, planes, shift, unit, tree, &s, &q);
-#if !FP64
-    int again = !isfinite(real_high(q));
-    real small, smallSquare;
-    barrier(CLK_LOCAL_MEM_FENCE);
-    channel_sums(
-        x, addend, written, lengths, C, S, piece, channel, again ? from : to, to, planes, shift, SMALL_UNIT, tree,
-        &small, &smallSquare);
-    if (again) {
-        s = small;
-        q = smallSquare;
-        unit = SMALL_UNIT;
-    }
-#endif
-    return moments_of_sums(count, shift, s, q, unit);
+    channel_sums(x, addend, written, lengths, C, S, piece, channel, from, to, planes, shift, 1.0f, tree, &s, &q);
+    return moments_of(x, addend, written, lengths, C, S, piece, channel, from, to, planes, count, shift, tree, s, q);
 }
 
 /* sum g and sum g*xHat over pieces of a channel; its gamma is used where it varies along a plane. */
@@ -194,17 +214,40 @@ KERNEL(first_forward_fused)
 (const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,
  const __global float *gamma, const __global float *beta, long N, long C, long S, float2 eps, int both) {
     __local real tree[2 * LOCAL_SIZE];
-    long channel = get_group_id(0);
-    float4 own = moments_statistics(channel_moments(x, x, y, 0, C, S, S, channel, 0, N, C, tree), eps);
-    if (get_local_id(0) == 0) {
-        stats[channel] = own;
+    long first = get_group_id(0) * CHANNELS;
+    realv sum[CHANNELS], square[CHANNELS];
+    float shift[CHANNELS];
+    float4 own[CHANNELS];
+    for (int c = 0; c < CHANNELS; c++) {
+        sum[c] = (realv)REALV_ZERO;
+        square[c] = (realv)REALV_ZERO;
+        shift[c] = UNPACK1(x + (first + c) * S);
     }
-    scaling affine = scaling_of(gamma, beta, channel, S, 0);
-    ahead before = ahead_of_runs(S, -C * S);
+    ahead next = ahead_of_channels(S, C * S);
     for (long n = ROW; n < N; n += ROWS) {
-        long at = ((N - 1 - n) * C + channel) * S; /* backwards: what was read last is near */
-        ahead next = both ? ahead_by((n * C + channel + 1) * S - at) : before;
-        normalize(x + at, z + at, y + at, own, affine, S, S, next);
+        for (int c = 0; c < CHANNELS; c++) {
+            long at = (n * C + first + c) * S;
+            run_moments(x + at, x + at, y + at, S, shift[c], 1.0f, next, &sum[c], &square[c]);
+        }
+    }
+    for (int c = 0; c < CHANNELS; c++) {
+        real s = realv_sum(sum[c]);
+        real q = realv_sum(square[c]);
+        group_sums(&s, &q, tree);
+        moments m = moments_of(x, x, y, 0, C, S, S, first + c, 0, N, C, N * S, shift[c], tree, s, q);
+        own[c] = moments_statistics(m, eps);
+        if (get_local_id(0) == 0) {
+            stats[first + c] = own[c];
+        }
+    }
+    next = ahead_of_channels(S, -C * S);
+    for (long n = ROW; n < N; n += ROWS) {
+        long back = N - 1 - n; /* what was read last is near */
+        for (int c = 0; c < CHANNELS; c++) {
+            long at = (back * C + first + c) * S;
+            ahead then = both ? ahead_by(((n - back) * C + CHANNELS) * S) : next;
+            normalize(x + at, z + at, y + at, own[c], scaling_of(gamma, beta, first + c, S, 0), S, S, then);
+        }
     }
 }
 
@@ -251,25 +294,48 @@ KERNEL(first_backward_apply)
 KERNEL(first_backward_fused)
 (const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
  __global storage *dz, const __global float4 *stats, const __global float *gamma, const __global float *beta,
- __global float *dGamma, __global float *dBeta, long N, long C, long S, int accumulate,
- int both) {
+ __global float *dGamma, __global float *dBeta, long N, long C, long S, int accumulate, int both) {
     __local real tree[2 * LOCAL_SIZE];
-    long channel = get_group_id(0);
-    real d_beta, d_gamma;
-    channel_gradients(
-        x, z, dy, gamma, beta, stats + channel, 0, C, S, S, channel, channel, 0, N, C, tree, &d_beta,
-        &d_gamma);
-    if (get_local_id(0) == 0) {
-        dGamma[channel] = (accumulate ? dGamma[channel] : 0.0f) + real_high(d_gamma);
-        dBeta[channel] = (accumulate ? dBeta[channel] : 0.0f) + real_high(d_beta);
+    long first = get_group_id(0) * CHANNELS;
+    realv sum[CHANNELS], product[CHANNELS];
+    float2 sums[CHANNELS];
+    for (int c = 0; c < CHANNELS; c++) {
+        sum[c] = (realv)REALV_ZERO;
+        product[c] = (realv)REALV_ZERO;
+    }
+    ahead next = ahead_of_channels(S, C * S);
+    for (long n = ROW; n < N; n += ROWS) {
+        for (int c = 0; c < CHANNELS; c++) {
+            long channel = first + c;
+            long at = (n * C + channel) * S;
+            run_gradients(
+                x + at, z + at, dy + at, scaling_of(gamma, beta, channel, S, 0), S, stats + channel, next, &sum[c],
+                &product[c]);
+        }
     }
     real count = real_of_long(N * S);
-    float2 sums = (float2)(real_high(real_div(d_beta, count)), real_high(real_div(d_gamma, count)));
-    scaling affine = scaling_of(gamma, beta, channel, S, 0);
-    ahead before = ahead_of_runs(S, -C * S);
+    for (int c = 0; c < CHANNELS; c++) {
+        long channel = first + c;
+        real b = realv_sum(sum[c]);
+        real g = realv_sum(product[c]);
+        group_sums(&b, &g, tree);
+        g = real_mul(g, real_of((float2)(stats[channel].z, 0.0f)));
+        if (get_local_id(0) == 0) {
+            dGamma[channel] = (accumulate ? dGamma[channel] : 0.0f) + real_high(g);
+            dBeta[channel] = (accumulate ? dBeta[channel] : 0.0f) + real_high(b);
+        }
+        sums[c] = (float2)(real_high(real_div(b, count)), real_high(real_div(g, count)));
+    }
+    next = ahead_of_channels(S, -C * S);
     for (long n = ROW; n < N; n += ROWS) {
-        long at = ((N - 1 - n) * C + channel) * S; /* backwards: what was read last is near */
-        ahead next = both ? ahead_by((n * C + channel + 1) * S - at) : before;
-        differentiate(x + at, z + at, dy + at, dx + at, dz + at, stats + channel, sums, affine, S, S, next);
+        long back = N - 1 - n; /* what was read last is near */
+        for (int c = 0; c < CHANNELS; c++) {
+            long channel = first + c;
+            long at = (back * C + channel) * S;
+            ahead then = both ? ahead_by(((n - back) * C + CHANNELS) * S) : next;
+            differentiate(
+                x + at, z + at, dy + at, dx + at, dz + at, stats + channel, sums[c],
+                scaling_of(gamma, beta, channel, S, 0), S, S, then);
+        }
     }
 }

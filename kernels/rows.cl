@@ -9,8 +9,7 @@
  *
  * A row is K planes of S values with one gamma each; plane p of the tensor takes number p % C. With ELEMENTWISE 1 a
  * row is one plane (K = 1), and gamma has C planes of S. A work-group takes a block of rows, LOCAL_SIZE/SPAN at a time;
- * sums down the columns are added up over `height` of these before they go to memory, in the backward in `columns`, which
- * holds 2*LOCAL_SIZE/SPAN rows of floats, each rounded up to whole vectors.
+ * sums down the columns are added up over HEIGHT of these before they go to memory.
  *
  *   <family>_rows_forward_fused     any groups            reads x      writes y, stats            1R + 1W
  *   <family>_rows_backward_fused    any groups            reads x, dy  writes dx, partials        2R + 1W
@@ -22,13 +21,28 @@
  * Local memory: 2*LOCAL_SIZE reals where LOCAL_SIZE > 1; a tree for each row (and plane, in the backward), in loops
  * that are as long for every work-item.
  *
- *   PARAMETERS  backward with ELEMENTWISE 1: whether partials are written; C is 1 then
+ *   HEIGHT      rows that a work-item takes side by side, column by column
+ *   PARAMETERS  backward with ELEMENTWISE 1: whether partials are written; C is 1 then, and a group has HEIGHT rows for
+ *               each of its LOCAL_SIZE/SPAN
  * and those of run.clh and family.clh.
  */
 #include "run.clh"
 
+#ifndef HEIGHT
+#define HEIGHT 4
+#endif
 #ifndef PARAMETERS
 #define PARAMETERS 1
+#endif
+
+/* As LOAD_FLOATS. */
+#if CPU_COMPILER && FP64
+typedef realv real_vector __attribute__((aligned(8)));
+#define LOAD_REALS(p) (*(const __global real_vector *)(p))
+#define STORE_REALS(v, p) (*(__global real_vector *)(p) = (v))
+#else
+#define LOAD_REALS(p) LOADV(p)
+#define STORE_REALS(v, p) STOREV(v, p)
 #endif
 
 /* Adds up two values over the SPAN work-items of a row; each of them gets both sums. Every work-item calls it. */
@@ -82,55 +96,112 @@ INLINE void column_sums(
 
 #if ELEMENTWISE && PARAMETERS
 /* Adds the sums of a vector of columns to partials, or sets them. */
-INLINE void add_columns(const __local float *columns, __global real *partials, long count, int set) {
+INLINE void add_columns(floatv d_beta, floatv d_gamma, __global real *partials, long count, int set) {
 #if FP64 && WIDTH > 1
-    if (count == WIDTH) {
-        floatv d_beta = LOADV(columns);
-        floatv d_gamma = LOADV(columns + WIDTH);
+    if (count >= WIDTH) {
         floatv low, high; /* pairs */
         low.even = d_beta.lo;
         low.odd = d_gamma.lo;
         high.even = d_beta.hi;
         high.odd = d_gamma.hi;
-        STOREV(TO_REALV(low) + (set ? REALV_ZERO : LOADV(partials)), partials);
-        STOREV(TO_REALV(high) + (set ? REALV_ZERO : LOADV(partials + WIDTH)), partials + WIDTH);
+        STORE_REALS(TO_REALV(low) + (set ? REALV_ZERO : LOAD_REALS(partials)), partials);
+        STORE_REALS(TO_REALV(high) + (set ? REALV_ZERO : LOAD_REALS(partials + WIDTH)), partials + WIDTH);
         return;
     }
 #endif
-    for (int k = 0; k < count; k++) {
-        real d_beta = real_of((float2)(columns[k], 0.0f));
-        real d_gamma = real_of((float2)(columns[k + WIDTH], 0.0f));
-        partials[2 * k] = set ? d_beta : real_add(partials[2 * k], d_beta);
-        partials[2 * k + 1] = set ? d_gamma : real_add(partials[2 * k + 1], d_gamma);
+    float b[WIDTH], g[WIDTH];
+    STOREV(d_beta, b);
+    STOREV(d_gamma, g);
+    for (int k = 0; k < WIDTH && k < count; k++) {
+        real own_b = real_of((float2)(b[k], 0.0f));
+        real own_g = real_of((float2)(g[k], 0.0f));
+        partials[2 * k] = set ? own_b : real_add(partials[2 * k], own_b);
+        partials[2 * k + 1] = set ? own_g : real_add(partials[2 * k + 1], own_g);
     }
 }
 
-/* Of a row, adds sum(g*gamma) and sum(g*gamma*(x - mean)), and g and g*xHat to those of its columns: a vector of the one
- * beside a vector of the other, as far as whole vectors go. */
-INLINE void row_gradients(
-    const __global storage *x, const __global storage *z, const __global storage *dy, scaling affine, long length,
-    const __global float4 *stats, __local float *columns, realv *sum,
+/* Of the values from i to length, at most a vector, of `height` rows: adds g*gamma and g*gamma*(x - mean) to the rows' sums,
+ * g and g*xHat to those of the columns. The rows are ROWS*length values apart, those that come next height times that. */
+INLINE void add_rows(
+    const __global storage *x, const __global storage *z, const __global storage *dy, scaling affine, long i,
+    long length, long apart, const int height, const statistics *own, __global real *partials, int set, realv *sum,
     realv *product) {
-    statistics own = stats_at(stats, 0, 1);
-    realv s = *sum;
-    realv q = *product;
-    for (long i = LANE * WIDTH; i < length; i += SPAN * WIDTH) {
-        long end = i + WIDTH <= length ? i + WIDTH : length;
-        fetch(x + i + FETCH_AHEAD);
-        fetch(dy + i + FETCH_AHEAD);
-        floatv g = gradient_at(x, z, dy, own, affine, i, end);
-        floatv values = load_some(x + i, end - i, own.high);
-        __local float *column = columns + 2 * i;
-        STOREV(LOADV(column) + g, column);
-        STOREV(fma(g * own.inv_std, values - own.high - own.low, LOADV(column + WIDTH)), column + WIDTH);
-        realv weighted = realv_product(g, gamma_at(affine, i, end));
-        realv_add(&s, weighted);
-        realv_add_product(&q, weighted, realv_difference(values, own.high, own.low));
+    floatv d_beta = 0.0f;
+    floatv d_gamma = 0.0f;
+    floatv weight = gamma_at(affine, i, length);
+#pragma unroll
+    for (int r = 0; r < height; r++) {
+        long at = r * apart;
+        floatv g = gradient_at(x + at, z + at, dy + at, own[r], affine, i, length);
+        floatv values = load_some(x + at + i, length - i, own[r].high);
+        if (r < height / 2) {
+            fetch(x + at + i + height * apart);
+            fetch(dy + at + i + height * apart);
+        }
+        d_beta += g;
+        d_gamma = fma(g * own[r].inv_std, values - own[r].high - own[r].low, d_gamma);
+        realv weighted = realv_product(g, weight);
+        realv_add(&sum[r], weighted);
+        realv_add_product(&product[r], weighted, realv_difference(values, own[r].high, own[r].low));
     }
-    *sum = s;
-    *product = q;
+    add_columns(d_beta, d_gamma, partials + 2 * i, length - i, set);
+}
+
+/* dx of `height` rows, ROWS*S values apart, the first of which is number `row`; the last may be beyond `to`. */
+INLINE void backward_rows(
+    const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
+    __global storage *dz, const __global float4 *stats, scaling affine, __global real *partials, long row, long to,
+    long S, const int height, int set, __local real *tree) {
+    long apart = ROWS * S;
+    int mine = row < to;
+    long at = min(row, to - 1) * S;
+    statistics own[HEIGHT];
+    realv sum[HEIGHT], product[HEIGHT];
+#pragma unroll
+    for (int r = 0; r < height; r++) {
+        own[r] = stats_at(stats + min(row + r * ROWS, to - 1), 0, 1);
+        sum[r] = (realv)REALV_ZERO;
+        product[r] = (realv)REALV_ZERO;
+    }
+    long i = LANE * WIDTH;
+    if (mine) {
+        for (; i + WIDTH <= S; i += SPAN * WIDTH) {
+            add_rows(x + at, z + at, dy + at, affine, i, i + WIDTH, apart, height, own, partials, set, sum, product);
+        }
+        if (i < S) {
+            add_rows(x + at, z + at, dy + at, affine, i, S, apart, height, own, partials, set, sum, product);
+        }
+    }
+    real count = real_of_long(S);
+#pragma unroll
+    for (int r = 0; r < height; r++) { /* a barrier is inside */
+        real a = realv_sum(sum[r]);
+        real b = realv_sum(product[r]);
+        span_sums(&a, &b, tree);
+        if (mine) {
+            b = real_mul(b, real_of((float2)(stats[row + r * ROWS].z, 0.0f)));
+            float2 sums = (float2)(CENTERED ? real_high(real_div(a, count)) : 0.0f, real_high(real_div(b, count)));
+            long start = at + r * apart;
+            differentiate(
+                x + start, z + start, dy + start, dx + start, dz + start, stats + row + r * ROWS, sums, affine, S, S,
+                ahead_by(r < height / 2 ? 0 : height * apart));
+        }
+    }
 }
 #endif
+
+/* The value about which a row's values are summed. */
+INLINE float shift_of(const __global storage *x, const __global storage *addend, long at) {
+    float shift = 0.0f;
+#if CENTERED
+    shift = UNPACK1(x + at);
+#if ADDEND
+    shift += UNPACK1(addend + at);
+    shift_is_read();
+#endif
+#endif
+    return shift;
+}
 
 KERNEL(rows_forward_fused)
 (const __global storage *x, const __global storage *addend, __global storage *written, const __global storage *z,
@@ -140,36 +211,27 @@ KERNEL(rows_forward_fused)
     long from = get_group_id(0) * rows / get_num_groups(0);
     long to = (get_group_id(0) + 1) * rows / get_num_groups(0);
     long D = K * S;
-    ahead next = ahead_by(max(1L, FETCH_AHEAD / D) * D);
-#if ADDEND
-    const __global storage *values = written;
-#else
-    const __global storage *values = x;
-#endif
+    const __global storage *values = SUMMED(x, written);
+    realv sum = REALV_ZERO;
+    realv square = REALV_ZERO;
+    long at = min(from + ROW, to - 1) * D;
+    float shift = shift_of(x, addend, at);
+    run_moments(
+        x + at, addend + at, written + at, from + ROW < to ? D : 0, shift, 1.0f, ahead_by(FETCH_AHEAD), &sum, &square);
     for (long first = from; first < to; first += ROWS) {
         long row = min(first + ROW, to - 1);
         int mine = first + ROW < to;
-        long at = row * D;
-        float shift = 0.0f;
-#if CENTERED
-        shift = UNPACK1(x + at);
-#if ADDEND
-        shift += UNPACK1(addend + at);
-        shift_is_read();
-#endif
-#endif
-        realv sum = REALV_ZERO;
-        realv square = REALV_ZERO;
-        run_moments(x + at, addend + at, written + at, mine ? D : 0, shift, 1.0f, ahead_by(FETCH_AHEAD), &sum, &square);
+        at = row * D;
         real s = realv_sum(sum);
         real q = realv_sum(square);
         span_sums(&s, &q, tree);
         float unit = 1.0f;
-#if !FP64
-        int again = !isfinite(real_high(q));
         sum = (realv)REALV_ZERO;
         square = (realv)REALV_ZERO;
-        run_moments(x + at, addend + at, written + at, mine && again ? D : 0, shift, SMALL_UNIT, next, &sum, &square);
+#if !FP64
+        int again = !isfinite(real_high(q));
+        run_moments(
+            x + at, addend + at, written + at, mine && again ? D : 0, shift, SMALL_UNIT, ahead_by(0), &sum, &square);
         real small = realv_sum(sum);
         real smallSquare = realv_sum(square);
         span_sums(&small, &smallSquare, tree);
@@ -178,16 +240,26 @@ KERNEL(rows_forward_fused)
             q = smallSquare;
             unit = SMALL_UNIT;
         }
+        sum = (realv)REALV_ZERO;
+        square = (realv)REALV_ZERO;
 #endif
-        if (mine) {
-            float4 own = moments_statistics(moments_of_sums(D, shift, s, q, unit), eps);
-            if (LANE == 0) {
-                stats[row] = own;
-            }
-            for (long plane = row * K; plane < row * K + K; plane++) {
-                long start = plane * S;
-                normalize(
-                    values + start, z + start, y + start, own, scaling_of(gamma, beta, plane % C, S, 0), S, S, next);
+        float4 own = moments_statistics(moments_of_sums(D, shift, s, q, unit), eps);
+        if (mine && LANE == 0) {
+            stats[row] = own;
+        }
+        long next = min(row + ROWS, to - 1) * D;
+        shift = shift_of(x, addend, next);
+        for (long k = 0; mine && k < K; k++) {
+            long plane = row * K + k;
+            long start = plane * S;
+            scaling affine = scaling_of(gamma, beta, plane % C, S, 0);
+            if (row + ROWS < to) {
+                long then = next + k * S;
+                normalize_and_sum(
+                    values + start, z + start, y + start, own, affine, x + then, addend + then, written + then, S, shift,
+                    &sum, &square);
+            } else {
+                normalize(values + start, z + start, y + start, own, affine, S, S, ahead_by(0));
             }
         }
     }
@@ -196,82 +268,72 @@ KERNEL(rows_forward_fused)
 KERNEL(rows_backward_fused)
 (const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
  __global storage *dz, const __global float4 *stats, const __global float *gamma, const __global float *beta,
- __global real *partials, __local float *columns, long rows, long C, long K, long S, long height) {
+ __global real *partials, long rows, long C, long K, long S) {
     __local real tree[2 * LOCAL_SIZE];
     long from = get_group_id(0) * rows / get_num_groups(0);
     long to = (get_group_id(0) + 1) * rows / get_num_groups(0);
+#if ELEMENTWISE && PARAMETERS
+    scaling affine = scaling_of(gamma, beta, 0, S, 0);
+    __global real *own = partials + 2 * (get_group_id(0) * ROWS + ROW) * S;
+    long first = from;
+    for (; first + HEIGHT * ROWS <= to; first += HEIGHT * ROWS) {
+        backward_rows(
+            x, z, dy, dx, dz, stats, affine, own, first + ROW, to, S, HEIGHT, first == from, tree);
+    }
+    for (; first < to; first += ROWS) {
+        backward_rows(x, z, dy, dx, dz, stats, affine, own, first + ROW, to, S, 1, 0, tree);
+    }
+#else
     real count = real_of_long(K * S);
     ahead next = ahead_by(max(1L, FETCH_AHEAD / (K * S)) * K * S);
-#if ELEMENTWISE && PARAMETERS
-    columns += 2 * ROW * ((S + WIDTH - 1) / WIDTH * WIDTH);
-    __global real *sums_of = partials + 2 * (get_group_id(0) * ROWS + ROW) * S;
-#endif
-    for (long block = from; block < to; block += height * ROWS) {
-        long end = min(to, block + height * ROWS);
-#if ELEMENTWISE && PARAMETERS
-        for (long i = LANE * WIDTH; i < S; i += SPAN * WIDTH) {
-            STOREV((floatv)(0.0f), columns + 2 * i);
-            STOREV((floatv)(0.0f), columns + 2 * i + WIDTH);
-        }
-#endif
-        for (long first = block; first < end; first += ROWS) {
-            long row = min(first + ROW, end - 1);
-            int mine = first + ROW < end;
-            real inv_std = real_of((float2)(stats[row].z, 0.0f));
-            real a = real_of((float2)(0.0f, 0.0f));
-            real b = a;
-            for (long k = 0; k < K; k++) { /* a barrier is inside */
-                long plane = row * K + k;
-                scaling affine = scaling_of(gamma, beta, plane % C, S, 0);
-                long start = plane * S;
-                long length = mine ? S : 0;
-                realv sum = REALV_ZERO;
-                realv product = REALV_ZERO;
-#if ELEMENTWISE && PARAMETERS
-                row_gradients(
-                    x + start, z + start, dy + start, affine, length, stats + row, columns, &sum, &product);
-#else
-                run_gradients(
-                    x + start, z + start, dy + start, affine, length, stats + row, ahead_by(FETCH_AHEAD), &sum, &product);
-#endif
-                real s = realv_sum(sum);
-                real q = realv_sum(product);
-                span_sums(&s, &q, tree);
-                q = real_mul(q, inv_std);
+    for (long first = from; first < to; first += ROWS) {
+        long row = min(first + ROW, to - 1);
+        int mine = first + ROW < to;
+        real inv_std = real_of((float2)(stats[row].z, 0.0f));
+        real a = real_of((float2)(0.0f, 0.0f));
+        real b = a;
+        for (long k = 0; k < K; k++) { /* a barrier is inside */
+            long plane = row * K + k;
+            scaling affine = scaling_of(gamma, beta, plane % C, S, 0);
+            long start = plane * S;
+            realv sum = REALV_ZERO;
+            realv product = REALV_ZERO;
+            run_gradients(
+                x + start, z + start, dy + start, affine, mine ? S : 0, stats + row, ahead_by(FETCH_AHEAD), &sum,
+                &product);
+            real s = realv_sum(sum);
+            real q = realv_sum(product);
+            span_sums(&s, &q, tree);
+            q = real_mul(q, inv_std);
 #if !ELEMENTWISE
-                if (mine && LANE == 0) {
-                    partials[2 * plane] = s;
-                    partials[2 * plane + 1] = q;
-                }
-                real scale = real_of((float2)(affine.gamma, 0.0f));
-                s = real_mul(s, scale);
-                q = real_mul(q, scale);
-#endif
-                a = real_add(a, s);
-                b = real_add(b, q);
+            if (mine && LANE == 0) {
+                partials[2 * plane] = s;
+                partials[2 * plane + 1] = q;
             }
-            if (mine) {
-                float2 sums = (float2)(CENTERED ? real_high(real_div(a, count)) : 0.0f, real_high(real_div(b, count)));
-                for (long plane = row * K; plane < row * K + K; plane++) {
-                    long start = plane * S;
-                    differentiate(
-                        x + start, z + start, dy + start, dx + start, dz + start, stats + row, sums,
-                        scaling_of(gamma, beta, plane % C, S, 0), S, S, next);
-                }
+            real scale = real_of((float2)(affine.gamma, 0.0f));
+            s = real_mul(s, scale);
+            q = real_mul(q, scale);
+#endif
+            a = real_add(a, s);
+            b = real_add(b, q);
+        }
+        if (mine) {
+            float2 sums = (float2)(CENTERED ? real_high(real_div(a, count)) : 0.0f, real_high(real_div(b, count)));
+            for (long plane = row * K; plane < row * K + K; plane++) {
+                long start = plane * S;
+                differentiate(
+                    x + start, z + start, dy + start, dx + start, dz + start, stats + row, sums,
+                    scaling_of(gamma, beta, plane % C, S, 0), S, S, next);
             }
         }
-#if ELEMENTWISE && PARAMETERS
-        for (long i = LANE * WIDTH; i < S; i += SPAN * WIDTH) {
-            add_columns(columns + 2 * i, sums_of + 2 * i, min((long)WIDTH, S - i), block == from);
-        }
-#endif
     }
+#endif
 }
 
 KERNEL(rows_columns_partial)
 (const __global storage *x, const __global storage *z, const __global storage *dy, const __global float4 *stats,
  const __global float *gamma, const __global float *beta, __global real *partials, long rows, long C, long S,
- long tile, long splits, long height) {
+ long tile, long splits) {
     long tiles = (S + tile - 1) / tile;
     long start = get_group_id(0) % tiles * tile;
     long plane = get_group_id(0) / tiles % C;
@@ -281,9 +343,9 @@ KERNEL(rows_columns_partial)
     long to = (split + 1) * samples / splits;
     long offset = plane * S + start;
     __global real *own = partials + 2 * ((split * ROWS + ROW) * C * S + offset);
-    for (long block = from; block < to; block += height * ROWS) {
+    for (long block = from; block < to; block += HEIGHT * ROWS) {
         column_sums(
             x + offset, z + offset, dy + offset, stats + plane, scaling_of(gamma, beta, plane, S, start), own,
-            min(tile, S - start), C * S, C, block, min(to, block + height * ROWS), block == from);
+            min(tile, S - start), C * S, C, block, min(to, block + HEIGHT * ROWS), block == from);
     }
 }

@@ -20,6 +20,7 @@ record ChannelsFirst(
         int localSize,
         int width,
         int span,
+        int channels,
         long piece,
         long splits,
         long applyGroups,
@@ -30,6 +31,11 @@ record ChannelsFirst(
 
     /** Planes longer than this are cut, so that work can be shared out where there are few of them. */
     private static final long LONGEST_PIECE = 16384;
+
+    /** Neighbouring values that are worth a walk of their own. */
+    private static final long LONG_RUN = 1024;
+
+    private static final int MOST_NEIGHBOURS = 32;
 
     static ChannelsFirst of(ChannelView view, Form form, Limits limits, Tuning tuning) {
         return of(view, 1, view.c(), Map.of(), form, limits, tuning);
@@ -55,10 +61,11 @@ record ChannelsFirst(
                 form,
                 limits,
                 family,
-                Walk.streams(view.elements(), form, limits, tuning),
+                Walk.streams(view.elements(), view.s(), form, limits, tuning),
                 localSize,
                 width,
                 span,
+                wide ? neighbours(view, limits) : 1,
                 piece,
                 Math.max(clamp(ceilDiv(wanted, view.c()), 1, worthwhile), ceilDiv(pieces * pieceSteps, mostSteps)),
                 Math.max(
@@ -72,23 +79,37 @@ record ChannelsFirst(
                 more);
     }
 
+    /** Channels with short planes are taken side by side, for a walk over memory that is worth the name. */
+    private static int neighbours(ChannelView view, Limits limits) {
+        int channels = 1;
+        while (channels < MOST_NEIGHBOURS
+                && view.s() * channels < LONG_RUN
+                && view.c() % (2L * channels) == 0
+                && view.c() / (2L * channels) >= 4L * limits.computeUnits()) {
+            channels *= 2;
+        }
+        return channels;
+    }
+
     /** One group per channel must occupy the device, and what the groups in flight hold must fit half its cache. */
     @Override
     public boolean holds(int tensors) {
         long units = limits.computeUnits();
         long groups = family == Family.WIDE ? 4 * units : units;
         long channelBytes = view.m() * form.type().bytes() * tensors;
-        long steps = view.n() * Walk.steps(view.s(), width, span) / (localSize / span);
+        long steps = channels * view.n() * Walk.steps(view.s(), width, span) / (localSize / span);
         boolean small = view.elements() <= 32_768;
         if (steps > Walk.mostSteps(limits)) {
             return false;
         }
-        return small || (view.c() >= groups && channelBytes * Math.min(view.c(), units) <= Walk.cache(limits) / 2);
+        return small
+                || (view.c() >= groups
+                        && channels * channelBytes * Math.min(view.c(), units) <= Walk.cache(limits) / 2);
     }
 
     /** Whether the caches hold the next channel beside the own, so that it can be asked for meanwhile. */
     private int both(int tensors) {
-        return 2 * view.m() * form.type().bytes() * tensors <= Walk.NEAR_A_CORE ? 1 : 0;
+        return 2L * channels * view.m() * form.type().bytes() * tensors <= Walk.NEAR_A_CORE ? 1 : 0;
     }
 
     @Override
@@ -136,8 +157,8 @@ record ChannelsFirst(
     public KernelCall forwardFused() {
         return call(
                 "first_forward_fused",
-                defines(),
-                view.c(),
+                Defines.with(defines(), "CHANNELS", channels),
+                view.c() / channels,
                 List.of(
                         Slot.X,
                         Slot.Z,
@@ -204,8 +225,8 @@ record ChannelsFirst(
     public KernelCall backwardFused() {
         return call(
                 "first_backward_fused",
-                defines(),
-                view.c(),
+                Defines.with(defines(), "CHANNELS", channels),
+                view.c() / channels,
                 List.of(
                         Slot.X,
                         Slot.Z,

@@ -5,7 +5,6 @@ import static io.normcl.plan.Walk.clamp;
 import static io.normcl.plan.Walk.powerOfTwo;
 
 import io.normcl.device.Limits;
-import io.normcl.device.LocalMemory;
 import io.normcl.device.Range;
 import io.normcl.tensor.ChannelView;
 import io.normcl.tensor.RowView;
@@ -246,13 +245,7 @@ public final class RowPlan {
     }
 
     private boolean inOnePass() {
-        return c == 1
-                && view.rows() / (HEIGHT * atOnce) >= (wide ? 1L : 8L) * limits.computeUnits()
-                && columnBytes() <= limits.localMemoryBytes() / 2;
-    }
-
-    private long columnBytes() {
-        return 2 * atOnce * ceilDiv(s, width) * width * Float.BYTES;
+        return c == 1 && view.rows() / (HEIGHT * atOnce) >= (wide ? 1L : 8L) * limits.computeUnits();
     }
 
     /** Sums down the columns: dGamma and dBeta where each value of a row has its own. */
@@ -278,8 +271,7 @@ public final class RowPlan {
                         c,
                         s,
                         tile,
-                        splits,
-                        HEIGHT)));
+                        splits)));
         calls.add(parameterSums(splits * atOnce));
         return partials(splits * atOnce * view.affine());
     }
@@ -299,12 +291,10 @@ public final class RowPlan {
                         Slot.GAMMA,
                         Slot.BETA,
                         Slot.PARTIALS,
-                        new LocalMemory(elementwise && parameters ? columnBytes() : Float.BYTES),
                         view.rows(),
                         c,
                         k,
-                        s,
-                        HEIGHT));
+                        s));
     }
 
     private KernelCall parameterSums(long splits) {
@@ -396,10 +386,12 @@ public final class RowPlan {
                 width,
                 "SPAN",
                 span,
+                "HEIGHT",
+                HEIGHT,
                 "PARAMETERS",
                 parameters ? 1 : 0,
                 "STREAM",
-                Walk.streams(view.elements(), form, limits, tuning));
+                Walk.streams(view.elements(), s, form, limits, tuning));
         String name = (localSize == 1 ? "wide_" : "cooperative_") + kernel;
         return new KernelCall(
                 "rows.cl",

@@ -198,6 +198,12 @@ KERNEL(first_apply)
     long all = N * C * pieces;
     long from = get_group_id(0) * all / get_num_groups(0);
     long to = (get_group_id(0) + 1) * all / get_num_groups(0);
+#ifdef FLAT_PLANES
+    if (FLAT(S) && pieces == 1) {
+        normalize_planes(x, z, y, stats, gamma, beta, from, to, C, K, S, ahead_by(FETCH_AHEAD));
+        return;
+    }
+#endif
     for (long index = from + ROW; index < to; index += ROWS) {
         long plane = index / pieces;
         long channel = plane % C;
@@ -243,9 +249,16 @@ KERNEL(first_forward_fused)
     next = ahead_of_channels(S, -C * S);
     for (long n = ROW; n < N; n += ROWS) {
         long back = N - 1 - n; /* what was read last is near */
+        ahead then = both ? ahead_by(((n - back) * C + CHANNELS) * S) : next;
+#ifdef FLAT_PLANES
+        if (FLAT(S)) {
+            long plane = back * C + first;
+            normalize_planes(x, z, y, stats, gamma, beta, plane, plane + CHANNELS, C, 1, S, then);
+            continue;
+        }
+#endif
         for (int c = 0; c < CHANNELS; c++) {
             long at = (back * C + first + c) * S;
-            ahead then = both ? ahead_by(((n - back) * C + CHANNELS) * S) : next;
             normalize(x + at, z + at, y + at, own[c], scaling_of(gamma, beta, first + c, S, 0), S, S, then);
         }
     }
@@ -329,10 +342,18 @@ KERNEL(first_backward_fused)
     next = ahead_of_channels(S, -C * S);
     for (long n = ROW; n < N; n += ROWS) {
         long back = N - 1 - n; /* what was read last is near */
+        ahead then = both ? ahead_by(((n - back) * C + CHANNELS) * S) : next;
+#ifdef FLAT_PLANES
+        if (FLAT(S)) {
+            long plane = back * C + first;
+            differentiate_planes(
+                x, z, dy, dx, dz, stats, sums, gamma, beta, plane, plane + CHANNELS, C, 1, S, then);
+            continue;
+        }
+#endif
         for (int c = 0; c < CHANNELS; c++) {
             long channel = first + c;
             long at = (back * C + channel) * S;
-            ahead then = both ? ahead_by(((n - back) * C + CHANNELS) * S) : next;
             differentiate(
                 x + at, z + at, dy + at, dx + at, dz + at, stats + channel, sums[c],
                 scaling_of(gamma, beta, channel, S, 0), S, S, then);

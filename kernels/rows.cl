@@ -76,12 +76,12 @@ INLINE void column_sums(
         realv sum = REALV_ZERO;
         realv product = REALV_ZERO;
         for (long row = from + ROW; row < to; row += ROWS) {
-            statistics own = stats_at(stats + row * step, 0, 1);
+            norm n = norm_at(norm_of(stats[row * step], affine), 0, affine, i, end);
             long at = row * stride;
-            floatv g = gradient_at(x + at, z + at, dy + at, own, affine, i, end);
-            realv d = realv_difference(load_some(x + at + i, end - i, 0.0f), own.high, own.low);
+            floatv g = gradient_at(x + at, z + at, dy + at, n, i, end);
+            realv d = realv_difference(load_some(x + at + i, end - i, 0.0f), n.high, n.low);
             realv_add(&sum, realv_of(g));
-            realv_add_product(&product, realv_product(g, own.inv_std), d);
+            realv_add_product(&product, realv_product(g, n.inv_std), d);
         }
         real d_beta[WIDTH], d_gamma[WIDTH];
         realv_lanes(sum, d_beta);
@@ -124,25 +124,25 @@ INLINE void add_columns(floatv d_beta, floatv d_gamma, __global real *partials, 
  * g and g*xHat to those of the columns. The rows are ROWS*length values apart, those that come next height times that. */
 INLINE void add_rows(
     const __global storage *x, const __global storage *z, const __global storage *dy, scaling affine, long i,
-    long length, long apart, const int height, const statistics *own, __global real *partials, int set, realv *sum,
+    long length, long apart, const int height, const norm *rows, __global real *partials, int set, realv *sum,
     realv *product) {
     floatv d_beta = 0.0f;
     floatv d_gamma = 0.0f;
-    floatv weight = gamma_at(affine, i, length);
 #pragma unroll
     for (int r = 0; r < height; r++) {
         long at = r * apart;
-        floatv g = gradient_at(x + at, z + at, dy + at, own[r], affine, i, length);
-        floatv values = load_some(x + at + i, length - i, own[r].high);
+        norm n = norm_at(rows[r], 0, affine, i, length);
+        floatv g = gradient_at(x + at, z + at, dy + at, n, i, length);
+        floatv values = load_some(x + at + i, length - i, n.high);
         if (r < height / 2) {
             fetch(x + at + i + height * apart);
             fetch(dy + at + i + height * apart);
         }
         d_beta += g;
-        d_gamma = fma(g * own[r].inv_std, values - own[r].high - own[r].low, d_gamma);
-        realv weighted = realv_product(g, weight);
+        d_gamma = fma(g * n.inv_std, values - n.high - n.low, d_gamma);
+        realv weighted = realv_product(g, n.gamma);
         realv_add(&sum[r], weighted);
-        realv_add_product(&product[r], weighted, realv_difference(values, own[r].high, own[r].low));
+        realv_add_product(&product[r], weighted, realv_difference(values, n.high, n.low));
     }
     add_columns(d_beta, d_gamma, partials + 2 * i, length - i, set);
 }
@@ -155,11 +155,11 @@ INLINE void backward_rows(
     long apart = ROWS * S;
     int mine = row < to;
     long at = min(row, to - 1) * S;
-    statistics own[HEIGHT];
+    norm own[HEIGHT];
     realv sum[HEIGHT], product[HEIGHT];
 #pragma unroll
     for (int r = 0; r < height; r++) {
-        own[r] = stats_at(stats + min(row + r * ROWS, to - 1), 0, 1);
+        own[r] = norm_of(stats[min(row + r * ROWS, to - 1)], affine);
         sum[r] = (realv)REALV_ZERO;
         product[r] = (realv)REALV_ZERO;
     }
@@ -249,6 +249,16 @@ KERNEL(rows_forward_fused)
         }
         long next = min(row + ROWS, to - 1) * D;
         shift = shift_of(x, addend, next);
+#ifdef FLAT_PLANES
+        if (FLAT(S)) {
+            if (row + 1 < to) {
+                run_moments(
+                    x + next, addend + next, written + next, D, shift, 1.0f, ahead_by(FETCH_AHEAD), &sum, &square);
+            }
+            normalize_planes(values, z, y, stats, gamma, beta, row * K, row * K + K, C, K, S, ahead_by(D));
+            continue;
+        }
+#endif
         for (long k = 0; mine && k < K; k++) {
             long plane = row * K + k;
             long start = plane * S;
@@ -319,6 +329,13 @@ KERNEL(rows_backward_fused)
         }
         if (mine) {
             float2 sums = (float2)(CENTERED ? real_high(real_div(a, count)) : 0.0f, real_high(real_div(b, count)));
+#ifdef FLAT_PLANES
+            if (FLAT(S)) {
+                differentiate_planes(
+                    x, z, dy, dx, dz, stats, &sums, gamma, beta, row * K, row * K + K, C, K, S, next);
+                continue;
+            }
+#endif
             for (long plane = row * K; plane < row * K + K; plane++) {
                 long start = plane * S;
                 differentiate(

@@ -50,6 +50,8 @@ record ChannelsFirst(
         int most = wide ? 1 : Walk.mostItems(limits);
         int localSize = wide ? 1 : Math.max(Math.min(64, most), powerOfTwo(ceilDiv(view.m(), 4L * width), most));
         long piece = form.masked() ? form.line() : Math.min(view.s(), LONGEST_PIECE);
+        boolean whole = piece % 16 == 0;
+        boolean flat = view.s() > 16 && piece == view.s() && !form.masked() && !varies(more); // FLAT of run.clh
         int span = powerOfTwo(ceilDiv(piece, width), localSize);
         long pieces = view.n() * ceilDiv(view.s(), piece);
         long pieceSteps = Walk.steps(piece, width, span);
@@ -61,7 +63,7 @@ record ChannelsFirst(
                 form,
                 limits,
                 family,
-                Walk.streams(view.elements(), view.s(), form, limits, tuning),
+                Walk.streams(view.elements(), whole || flat, form, limits, tuning),
                 localSize,
                 width,
                 span,
@@ -77,6 +79,11 @@ record ChannelsFirst(
                 k,
                 planes,
                 more);
+    }
+
+    /** Whether gamma or the statistics vary along a plane. */
+    private static boolean varies(Map<String, String> more) {
+        return "1".equals(more.get("ELEMENTWISE")) || "1".equals(more.get("PER_PLACE"));
     }
 
     /** Channels with short planes are taken side by side, for a walk over memory that is worth the name. */
@@ -201,7 +208,10 @@ record ChannelsFirst(
     public KernelCall backwardApply(boolean batchStats) {
         return call(
                 "first_backward_apply",
-                Defines.with(defines(), "BATCH_STATS", batchStats ? 1 : 0),
+                Defines.with(
+                        Defines.with(defines(), "BATCH_STATS", batchStats ? 1 : 0),
+                        "STREAM",
+                        stream == 1 && piece % 16 != 0 ? 2 : stream),
                 applyGroups,
                 List.of(
                         Slot.X,

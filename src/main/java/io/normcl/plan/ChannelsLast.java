@@ -54,7 +54,7 @@ record ChannelsLast(
                 view,
                 form,
                 limits,
-                Walk.streams(view.elements() * samples, columns, form, limits, tuning),
+                Walk.streams(view.elements() * samples, columns % 16 == 0, form, limits, tuning),
                 most,
                 width,
                 wide ? 1 : lanes,

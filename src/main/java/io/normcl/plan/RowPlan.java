@@ -391,7 +391,7 @@ public final class RowPlan {
                 "PARAMETERS",
                 parameters ? 1 : 0,
                 "STREAM",
-                Walk.streams(view.elements(), s, form, limits, tuning));
+                Walk.streams(view.elements(), s % 16 == 0 || (!elementwise && s > 16), form, limits, tuning));
         String name = (localSize == 1 ? "wide_" : "cooperative_") + kernel;
         return new KernelCall(
                 "rows.cl",

@@ -50,17 +50,17 @@ sealed interface Walk permits ChannelsFirst, ChannelsLast {
     }
 
     /**
-     * Outputs go past the caches of a CPU where they don't fit half of them, if it says how large they are, and runs are
-     * whole vectors: STREAM of {@code family.clh}.
+     * Outputs go past the caches of a CPU where they don't fit half of them, if it says how large they are, and are
+     * stored in whole vectors: STREAM of {@code family.clh}.
      */
-    static int streams(long elements, long run, Form form, Limits limits, Tuning tuning) {
+    static int streams(long elements, boolean whole, Form form, Limits limits, Tuning tuning) {
         Boolean wanted = tuning.streams();
         long cache = cache(limits);
         boolean large = cache > 0 && elements * form.type().bytes() > cache / 2;
         if (tuning.family(limits) != Family.WIDE || !(wanted != null ? wanted : large)) {
             return 0;
         }
-        return run % 16 == 0 ? 1 : 2;
+        return whole ? 1 : 2;
     }
 
     /** Loop iterations that a work-item may make in one pass over its values; a fused kernel makes up to three. */

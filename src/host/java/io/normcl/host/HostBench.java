@@ -19,7 +19,6 @@ import org.jocl.Pointer;
 import org.jocl.Sizeof;
 import org.jocl.cl_command_queue;
 import org.jocl.cl_context;
-import org.jocl.cl_context_properties;
 import org.jocl.cl_device_id;
 import org.jocl.cl_kernel;
 import org.jocl.cl_mem;
@@ -81,17 +80,12 @@ public class HostBench {
     private final Saved ofLayerNorm;
     private final Gradients gradients;
 
-    /** Opens the first OpenCL device, and a layer of each kind on a queue of ours. */
+    /** Opens the device that {@code -Dnormcl.host.device} names, and a layer of each kind on a queue of ours. */
     @SuppressWarnings("deprecation") // as the library's own queues
     public HostBench() {
+        cl_device_id[] devices = {find()};
         CL.setExceptionsEnabled(true);
-        cl_platform_id[] platforms = new cl_platform_id[1];
-        CL.clGetPlatformIDs(1, platforms, null);
-        cl_device_id[] devices = new cl_device_id[1];
-        CL.clGetDeviceIDs(platforms[0], 0xFFFFFFFFL, 1, devices, null);
-        cl_context_properties properties = new cl_context_properties();
-        properties.addProperty(CL.CL_CONTEXT_PLATFORM, platforms[0]);
-        context = CL.clCreateContext(properties, 1, devices, null, null, null);
+        context = CL.clCreateContext(null, 1, devices, null, null, null);
         queue = CL.clCreateCommandQueue(context, devices[0], 0, null);
         program = CL.clCreateProgramWithSource(context, 1, new String[] {SOURCE}, null, null);
         CL.clBuildProgram(program, 0, null, null, null, null);
@@ -110,6 +104,28 @@ public class HostBench {
         ofLayerNorm = layerNorm.forward(x, y);
         gradients = Gradients.of(
                 tensor(), device.allocate(CHANNELS * Float.BYTES), device.allocate(CHANNELS * Float.BYTES));
+    }
+
+    /** JOCL's handle of a device that the library names by its index over all platforms. */
+    private static cl_device_id find() {
+        Device named = Device.open(System.getProperty("normcl.host.device", "cpu")).get(0);
+        int index = named.description().index();
+        named.close();
+        int[] count = new int[1];
+        CL.clGetPlatformIDs(0, null, count);
+        cl_platform_id[] platforms = new cl_platform_id[count[0]];
+        CL.clGetPlatformIDs(platforms.length, platforms, null);
+        for (cl_platform_id platform : platforms) {
+            count[0] = 0; // stays, where a platform has none
+            CL.clGetDeviceIDs(platform, 0xFFFFFFFFL, 0, null, count);
+            if (index < count[0]) {
+                cl_device_id[] devices = new cl_device_id[count[0]];
+                CL.clGetDeviceIDs(platform, 0xFFFFFFFFL, devices.length, devices, null);
+                return devices[index];
+            }
+            index -= count[0];
+        }
+        throw new IllegalStateException("the device is gone: index=" + index);
     }
 
     private Tensor tensor() {

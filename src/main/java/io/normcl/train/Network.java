@@ -98,7 +98,7 @@ final class Network {
         return n;
     }
 
-    /** Hands over a batch, the samples from first to end, without it; the staging memory is free again once a step has waited. */
+    /** Hands over a batch, the samples from first to end, without it; the step waits later on. */
     void load(Pictures pictures, int[] samples, int first, int end) {
         n = end - first;
         pictureStaging.clear();
@@ -164,7 +164,7 @@ final class Network {
         gradientStaging.clear();
     }
 
-    /** One step of gradient descent by the gradients of the whole batch, which stay as they are until a step has waited. */
+    /** One step of gradient descent by the gradients of the whole batch, which must stay until the next step's wait. */
     void descend(ByteBuffer all, Settings settings) {
         reduced.enqueueWrite(0, all);
         int offset = 0;

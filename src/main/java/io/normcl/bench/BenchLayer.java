@@ -72,12 +72,12 @@ public final class BenchLayer implements AutoCloseable {
      *
      * @param device where it runs; retained
      * @param timed the case
-     * @param tuning what overrides its plans
+     * @param tuning what overrides its plans; null for what {@code normcl tune} has kept
      * @return the layer; the caller closes it
      * @throws IllegalArgumentException if the case is none that the layer can be of
      * @throws io.normcl.device.DeviceException if the device has not enough memory
      */
-    public static BenchLayer open(Device device, BenchCase timed, Tuning tuning) {
+    public static BenchLayer open(Device device, BenchCase timed, @Nullable Tuning tuning) {
         NormLayer layer = layer(device, timed, tuning);
         try {
             return new BenchLayer(layer);
@@ -87,30 +87,36 @@ public final class BenchLayer implements AutoCloseable {
         }
     }
 
-    private static NormLayer layer(Device device, BenchCase timed, Tuning tuning) {
+    private static NormLayer layer(Device device, BenchCase timed, @Nullable Tuning tuning) {
         int c = Math.toIntExact(timed.shape().get(1));
         long[] row = LongStream.of(timed.stored()).skip(1).toArray();
         Activation activation = timed.activation();
         return switch (timed.op()) {
-            case BATCH_NORM -> BatchNorm.open(device, BatchNormSpec.of(c).withActivation(activation), tuning);
-            case GROUP_NORM, GROUP_NORM_PER_LOCATION ->
-                GroupNorm.open(
-                        device,
-                        GroupNormSpec.of(timed.groups(), c)
-                                .withPerLocation(timed.op() == BenchCase.Op.GROUP_NORM_PER_LOCATION)
-                                .withActivation(activation),
-                        tuning);
-            case INSTANCE_NORM ->
-                InstanceNorm.open(
-                        device,
-                        InstanceNormSpec.of(c)
-                                .withAffine(true, true)
-                                .withRunningStatistics(true)
-                                .withActivation(activation),
-                        tuning);
-            case LAYER_NORM -> LayerNorm.open(device, LayerNormSpec.of(row).withActivation(activation), tuning);
-            case RMS_NORM ->
-                RmsNorm.open(device, RmsNormSpec.of(row).withEps(EPS).withActivation(activation), tuning);
+            case BATCH_NORM -> {
+                BatchNormSpec spec = BatchNormSpec.of(c).withActivation(activation);
+                yield tuning == null ? BatchNorm.open(device, spec) : BatchNorm.open(device, spec, tuning);
+            }
+            case GROUP_NORM, GROUP_NORM_PER_LOCATION -> {
+                GroupNormSpec spec = GroupNormSpec.of(timed.groups(), c)
+                        .withPerLocation(timed.op() == BenchCase.Op.GROUP_NORM_PER_LOCATION)
+                        .withActivation(activation);
+                yield tuning == null ? GroupNorm.open(device, spec) : GroupNorm.open(device, spec, tuning);
+            }
+            case INSTANCE_NORM -> {
+                InstanceNormSpec spec = InstanceNormSpec.of(c)
+                        .withAffine(true, true)
+                        .withRunningStatistics(true)
+                        .withActivation(activation);
+                yield tuning == null ? InstanceNorm.open(device, spec) : InstanceNorm.open(device, spec, tuning);
+            }
+            case LAYER_NORM -> {
+                LayerNormSpec spec = LayerNormSpec.of(row).withActivation(activation);
+                yield tuning == null ? LayerNorm.open(device, spec) : LayerNorm.open(device, spec, tuning);
+            }
+            case RMS_NORM -> {
+                RmsNormSpec spec = RmsNormSpec.of(row).withEps(EPS).withActivation(activation);
+                yield tuning == null ? RmsNorm.open(device, spec) : RmsNorm.open(device, spec, tuning);
+            }
         };
     }
 

@@ -13,6 +13,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.function.Consumer;
 import java.util.function.IntConsumer;
+import org.jspecify.annotations.Nullable;
 
 /**
  * Times the passes of a layer and, in the same rounds, the streaming copy of a tensor of the same size: the faster of
@@ -77,9 +78,13 @@ public final class LayerBench {
      * @param passes which, in this order
      * @param rounds how often each is timed, at least 1
      * @param cached whether all rounds take the same tensors
-     * @param tuning what overrides the plans
+     * @param tuning what overrides the plans; null for what {@code normcl tune} has kept
      */
-    public record Settings(List<Pass> passes, int rounds, boolean cached, Tuning tuning) {}
+    public record Settings(
+            List<Pass> passes,
+            int rounds,
+            boolean cached,
+            @Nullable Tuning tuning) {}
 
     /**
      * Measures a case.

@@ -13,6 +13,7 @@ import io.normcl.bench.Rounds.Millis;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
 import io.normcl.device.DeviceException;
+import io.normcl.plan.Tuning;
 import io.normcl.tensor.Tensor;
 import java.util.ArrayList;
 import java.util.List;
@@ -111,8 +112,9 @@ public final class SyncBench {
         try {
             int c = Math.toIntExact(shard.shape().get(1));
             BatchNormSpec spec = BatchNormSpec.of(c).withActivation(shard.activation());
+            Tuning tuning = settings.tuning();
             for (Device device : devices) {
-                norms.add(BatchNorm.open(device, spec, settings.tuning()));
+                norms.add(tuning == null ? BatchNorm.open(device, spec) : BatchNorm.open(device, spec, tuning));
                 parameters.add(device.allocate((long) Float.BYTES * c));
                 parameters.add(device.allocate((long) Float.BYTES * c));
             }

@@ -103,6 +103,9 @@ final class BenchCommand implements Callable<Integer> {
             description = "Which kernels: ${COMPLETION-CANDIDATES}. Default: as the plan chooses")
     private @Nullable Family family;
 
+    @Option(names = "--tuned", description = "Let plans choose as normcl tune has found it best on the device.")
+    private boolean tuned;
+
     @Option(
             names = "--cached",
             description = "Take the same tensors in every round, so that caches hold what fits into them. Else the"
@@ -128,10 +131,15 @@ final class BenchCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
-        LayerBench.Settings settings = new LayerBench.Settings(passes, rounds, cached, new Tuning(family, null, null));
+        Tuning tuning = tuned ? null : new Tuning(family, null, null);
+        LayerBench.Settings settings = new LayerBench.Settings(passes, rounds, cached, tuning);
         PrintWriter out = spec.commandLine().getOut();
         if (rounds < 1) {
             throw new IllegalArgumentException("there must be at least one round: --rounds=" + rounds);
+        }
+        if (tuned && family != null) {
+            throw new IllegalArgumentException(
+                    "the family is either given or as tuned: --family=" + family + ", --tuned");
         }
         if (!sync.isEmpty()) {
             synchronize(settings, out);

@@ -37,8 +37,14 @@ public final class Kernel {
         return handle;
     }
 
-    /** Sets the arguments that differ from those of the last launch. */
-    void arguments(Object[] args) {
+    /**
+     * Sets the arguments that differ from those of the last launch, whichever layer's it was. A buffer is the same only
+     * as one object: another at the address of one that is closed is set.
+     *
+     * @return how many were set
+     */
+    int arguments(Object[] args) {
+        int changed = 0;
         if (set.length != args.length) {
             set = new Object[args.length];
         }
@@ -51,8 +57,10 @@ public final class Kernel {
                 set[i] = null;
                 set(i, arg);
                 set[i] = arg instanceof float[] vector ? vector.clone() : arg;
+                changed++;
             }
         }
+        return changed;
     }
 
     private static boolean same(Object arg, @Nullable Object last) {

@@ -98,7 +98,7 @@ final class Network {
         return n;
     }
 
-    /** Hands over a batch: the samples from first to end, without it. */
+    /** Hands over a batch, the samples from first to end, without it; the step waits later on. */
     void load(Pictures pictures, int[] samples, int first, int end) {
         n = end - first;
         pictureStaging.clear();
@@ -107,8 +107,8 @@ final class Network {
             pictures.put(samples[i], pictureStaging);
             labelStaging.putInt(pictures.labels()[samples[i]]);
         }
-        values.get(0).write(0, pictureStaging.flip());
-        labels.write(0, labelStaging.flip());
+        values.get(0).enqueueWrite(0, pictureStaging.flip());
+        labels.enqueueWrite(0, labelStaging.flip());
     }
 
     Buffer value(int layer) {
@@ -164,9 +164,9 @@ final class Network {
         gradientStaging.clear();
     }
 
-    /** One step of gradient descent by the gradients of the whole batch. */
+    /** One step of gradient descent by the gradients of the whole batch, which must stay until the next step's wait. */
     void descend(ByteBuffer all, Settings settings) {
-        reduced.write(0, all);
+        reduced.enqueueWrite(0, all);
         int offset = 0;
         for (Parameter parameter : parameters) {
             float decay = decayed.contains(parameter.named()) ? settings.decay() : 0;

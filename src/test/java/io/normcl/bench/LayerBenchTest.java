@@ -1,9 +1,11 @@
 package io.normcl.bench;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.normcl.Rig;
+import io.normcl.TuningFile;
 import io.normcl.bench.BenchCase.Op;
 import io.normcl.bench.BenchCase.Pass;
 import io.normcl.device.Device;
@@ -11,10 +13,13 @@ import io.normcl.device.KernelTime;
 import io.normcl.plan.Family;
 import io.normcl.plan.KernelCall;
 import io.normcl.plan.Plan;
+import io.normcl.plan.ShapeClass;
 import io.normcl.plan.Tuning;
 import io.normcl.tensor.Activation;
 import io.normcl.tensor.DataType;
 import io.normcl.tensor.Layout;
+import java.io.IOException;
+import java.nio.file.Files;
 import java.util.ArrayList;
 import java.util.List;
 import org.junit.jupiter.api.AfterAll;
@@ -68,6 +73,22 @@ class LayerBenchTest {
         // x and z are read and y is written; dy too, dx and dz are written, each of 560 values of 2 bytes
         assertEquals(3 * 1120, rows.get(1).bytes());
         assertEquals(5 * 1120, rows.get(2).bytes());
+    }
+
+    @Test
+    void takesWhatTuneHasKept() throws IOException {
+        BenchCase timed = BenchCase.of(Op.RMS_NORM, Layout.CHANNELS_LAST, "32x10");
+        TuningFile file = TuningFile.of(device);
+        Tuning found = Tuning.of(device.limits().cpu() ? Family.COOPERATIVE : Family.WIDE);
+        try {
+            Tuner.keep(file, List.of(new Tuner.Choice(ShapeClass.parse("rows.forward.float.32x8"), found, 2)));
+            run(timed, null, true, Pass.FORWARD_TRAINING);
+            run(timed, Tuning.NONE, true, Pass.FORWARD_TRAINING);
+        } finally {
+            Files.deleteIfExists(file.path());
+        }
+        assertEquals(found.family(), rows.get(0).family());
+        assertNotEquals(found.family(), rows.get(1).family());
     }
 
     @Test

@@ -201,6 +201,7 @@ class MainTest {
         refused(2, "own shapes", normcl("bench", "cnn", "--shape", "3x4"));
         refused(2, "something to time", normcl("bench", "--suite", "cnn", "--op", "layer_norm"));
         refused(2, "at least one round", normcl("bench", "--rounds", 0));
+        refused(2, "given or as tuned", normcl("bench", "--tuned", "--family", "wide"));
         refused(2, "--format", normcl("bench", "--format", "xml"));
         refused(2, "groups must divide", normcl("bench", "--op", "group_norm", "--shape", "4x3x3"));
         refused(2, "--sync=[0]", normcl("bench", "--sync", 0));

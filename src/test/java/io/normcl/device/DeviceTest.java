@@ -196,6 +196,37 @@ class DeviceTest {
     }
 
     @Test
+    void argumentsAreSetOnlyWhereTheyChange() {
+        try (Device device = Rig.open();
+                Buffer x = device.allocate(16)) {
+            Kernel kernel = device.kernel("channel.cl", "channel_stats_running", Map.of());
+            float[] eps = {1, 2};
+            assertEquals(5, kernel.arguments(new Object[] {x, x, x, 1L, eps}));
+            assertEquals(0, kernel.arguments(new Object[] {x, x, x, 1L, new float[] {1, 2}}));
+            eps[1] = 3; // the caller's own array, changed in place
+            assertEquals(2, kernel.arguments(new Object[] {x, x, x, 2L, eps}));
+            refused(DeviceException.class, () -> kernel.arguments(new Object[] {x, x, x, 3, eps}));
+            assertEquals(1, kernel.arguments(new Object[] {x, x, x, 2L, eps})); // what was refused is not taken as set
+        }
+    }
+
+    @Test
+    void aNewBufferInTheOldOnesPlaceIsAnotherArgument() {
+        try (Device device = Rig.open();
+                Buffer x = device.allocate(16)) {
+            Kernel kernel = device.kernel("copy.cl", "wide_copy", Map.of());
+            x.write(new float[] {1, 2, 3, 4});
+            for (int round = 0; round < 20; round++) {
+                try (Buffer y = device.allocate(16)) {
+                    y.fill(0);
+                    device.enqueue(kernel, Range.of(1, 1), x, y, 4L);
+                    assertArrayEquals(new float[] {1, 2, 3, 4}, Rig.read(y));
+                }
+            }
+        }
+    }
+
+    @Test
     void anApplicationThatLetsJoclThrowGetsTheSameErrors() {
         CL.setExceptionsEnabled(true);
         try (Device device = Rig.open();

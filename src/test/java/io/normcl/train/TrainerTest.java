@@ -223,6 +223,21 @@ class TrainerTest {
         }
     }
 
+    @ParameterizedTest
+    @EnumSource(Norm.class)
+    void stepsAllocateNothingOnTheDevices(Norm norm) {
+        List<Device> own = Device.open("cpu:2");
+        try (Trainer trainer = new Trainer(own, Settings.of(norm, 2, BATCH / 2, 200, 1))) {
+            learn(trainer, 1);
+            own.forEach(device -> device.budget(0));
+            int handles = Device.liveHandles();
+            learn(trainer, 3);
+            assertEquals(handles, Device.liveHandles());
+        } finally {
+            own.forEach(Device::close);
+        }
+    }
+
     private static void refused(String rule, Runnable call) {
         String message = assertThrows(IllegalArgumentException.class, call::run).getMessage();
         assertTrue(message.contains(rule), message);

@@ -19,7 +19,7 @@
 #endif
 
 /* The first value of a block in x. */
-INLINE int block_of(int item, int W, int C) {
+static inline int block_of(int item, int W, int C) {
     int columns = W / WINDOW;
     return (item / columns * WINDOW * W + item % columns * WINDOW) * C;
 }

@@ -38,7 +38,8 @@ public final class ChannelPlan {
     public static Plan forward(ChannelView view, Form form, Limits limits, Tuning tuning) {
         Walk walk = walk(view, form, limits, tuning);
         if (fused(walk, form, 1, tuning)) {
-            return new Plan(List.of(walk.forwardFused()), 1, 0, form.forwardBytes(view.elements(), 2));
+            return new Plan(
+                    List.of(walk.forwardFused()), 1, 0, form.forwardBytes(view.elements(), walk.near(1) ? 2 : 3));
         }
         KernelCall merge = perChannel(
                 "channel_stats_finalize",
@@ -94,7 +95,12 @@ public final class ChannelPlan {
             boolean parameters) {
         Walk walk = walk(view, form, limits, tuning);
         if (dx && batchStats && fused(walk, form, 2, tuning)) {
-            return new Plan(List.of(walk.backwardFused()), 1, 0, form.backwardBytes(view.elements(), 3, 1));
+            boolean near = walk.near(2);
+            return new Plan(
+                    List.of(walk.backwardFused()),
+                    1,
+                    0,
+                    form.backwardBytes(view.elements(), near ? 3 : 5, near ? 1 : 2));
         }
         List<KernelCall> sums = List.of(
                 walk.backwardPartial(),

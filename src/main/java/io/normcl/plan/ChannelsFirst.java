@@ -98,25 +98,34 @@ record ChannelsFirst(
         return channels;
     }
 
-    /** One group per channel must occupy the device, and what the groups in flight hold must fit half its cache. */
+    /**
+     * One group per channel must occupy the device. A CPU's core gains by one launch even where it holds a part of its
+     * channel alone, since it goes back over it from the end; a GPU's groups in flight must fit half its cache.
+     */
     @Override
     public boolean holds(int tensors) {
         long units = limits.computeUnits();
-        long groups = family == Family.WIDE ? 4 * units : units;
-        long channelBytes = view.m() * form.type().bytes() * tensors;
+        boolean wide = family == Family.WIDE;
+        long groups = wide ? 4 * units : units;
         long steps = channels * view.n() * Walk.steps(view.s(), width, span) / (localSize / span);
         boolean small = view.elements() <= 32_768;
         if (steps > Walk.mostSteps(limits)) {
             return false;
         }
-        return small
-                || (view.c() >= groups
-                        && channels * channelBytes * Math.min(view.c(), units) <= Walk.cache(limits) / 2);
+        return small || (view.c() >= groups && (wide || near(tensors)));
+    }
+
+    @Override
+    public boolean near(int tensors) {
+        long bytes = channels * view.m() * form.type().bytes() * tensors;
+        return family == Family.WIDE
+                ? 2 * bytes <= Walk.NEAR_A_CORE
+                : bytes * Math.min(view.c(), limits.computeUnits()) <= Walk.cache(limits) / 2;
     }
 
     /** Whether the caches hold the next channel beside the own, so that it can be asked for meanwhile. */
     private int both(int tensors) {
-        return 2L * channels * view.m() * form.type().bytes() * tensors <= Walk.NEAR_A_CORE ? 1 : 0;
+        return 2L * channels * view.m() * form.type().bytes() * tensors <= Walk.NEAR_A_CORE / 8 * 7 ? 1 : 0;
     }
 
     @Override

@@ -88,6 +88,11 @@ record ChannelsLast(
     }
 
     @Override
+    public boolean near(int tensors) {
+        return view.elements() * form.type().bytes() * tensors <= Walk.cache(limits) / 2;
+    }
+
+    @Override
     public KernelCall statsPartial() {
         return call(
                 "last_stats_partial",

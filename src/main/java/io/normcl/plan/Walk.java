@@ -7,14 +7,17 @@ sealed interface Walk permits ChannelsFirst, ChannelsLast {
     /** A core's share of a server's caches. */
     long CACHE_OF_A_CORE = 4L << 20;
 
-    /** What of them is the core's own, less a bit. */
-    long NEAR_A_CORE = 7L << 18;
+    /** What of them is the core's own; OpenCL doesn't say, and servers have about that. */
+    long NEAR_A_CORE = 2L << 20;
 
     /** Partial results per channel. */
     long splits();
 
-    /** Whether a channel of this many tensors can be held near the compute units between two passes over it. */
+    /** Whether one launch is best for both passes over a channel of this many tensors. */
     boolean holds(int tensors);
+
+    /** Whether a channel of this many tensors stays near the compute unit between two passes over it. */
+    boolean near(int tensors);
 
     KernelCall statsPartial();
 

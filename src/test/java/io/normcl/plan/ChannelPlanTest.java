@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.normcl.device.Limits;
+import io.normcl.device.Range;
 import io.normcl.tensor.ChannelView;
 import io.normcl.tensor.Layout;
 import java.util.List;
@@ -22,10 +23,29 @@ class ChannelPlanTest {
 
     @Test
     void aChannelThatCanBeHeldTakesOneLaunch() {
+        Plan plan = ChannelPlan.forward(new ChannelView(32, 256, 56 * 56, false), Form.PLAIN, CPU, Tuning.NONE);
+        assertEquals(List.of("wide_first_forward_fused"), kernels(plan));
+        assertEquals(2L * 4 * 32 * 256 * 56 * 56, plan.bytes());
+        assertEquals(0, plan.workspaceBytes());
+    }
+
+    @Test
+    void whatACpuHoldsInPartTakesOneLaunchAndIsReadTwice() {
         Plan plan = ChannelPlan.forward(new ChannelView(32, 64, 112 * 112, false), Form.PLAIN, CPU, Tuning.NONE);
         assertEquals(List.of("wide_first_forward_fused"), kernels(plan));
-        assertEquals(2L * 4 * 32 * 64 * 112 * 112, plan.bytes());
-        assertEquals(0, plan.workspaceBytes());
+        assertEquals(3L * 4 * 32 * 64 * 112 * 112, plan.bytes());
+    }
+
+    @Test
+    void shortPlanesAreTakenSideBySide() {
+        ChannelView view = new ChannelView(32, 2048, 7 * 7, false);
+        KernelCall call =
+                ChannelPlan.forward(view, Form.PLAIN, CPU, Tuning.NONE).calls().get(0);
+        assertEquals("32", call.defines().get("CHANNELS"));
+        assertEquals(Range.of(2048 / 32, 1), call.range());
+        KernelCall gpu =
+                ChannelPlan.forward(view, Form.PLAIN, GPU, Tuning.NONE).calls().get(0);
+        assertEquals("1", gpu.defines().get("CHANNELS"));
     }
 
     @Test

@@ -411,8 +411,8 @@ public final class Device implements AutoCloseable {
      *
      * @param kernel a kernel of this device
      * @param range the index space; an empty one launches nothing
-     * @param args the kernel's arguments in order: {@link Buffer}, {@link Integer}, {@link Long}, {@link Float},
-     *     {@code float[]} (a vector) or {@link LocalMemory}
+     * @param args the kernel's arguments in order: {@link Buffer}, {@link Integer}, {@link Long}, {@link Float} or
+     *     {@code float[]} (a vector)
      * @throws IllegalArgumentException if a buffer is empty or on another device, or local memory exceeds the limit
      * @throws IllegalStateException if this device or a buffer is closed
      * @throws DeviceException if the driver refuses; the message has the kernel, the sizes and the device

@@ -102,21 +102,14 @@ public final class Kernel implements AutoCloseable {
             set(index, Sizeof.cl_float, Pointer.to(new float[] {value}));
         } else if (arg instanceof float[] vector) {
             set(index, (long) Sizeof.cl_float * vector.length, Pointer.to(vector));
-        } else if (arg instanceof LocalMemory local) {
-            if (local.bytes() > device.limits().localMemoryBytes()) {
-                throw new IllegalArgumentException("local memory must fit the device: kernel=" + name + ", argument="
-                        + index + ", bytes=" + local.bytes() + ", limit="
-                        + device.limits().localMemoryBytes());
-            }
-            set(index, local.bytes(), null);
         } else {
             throw new IllegalArgumentException(
-                    "a kernel's argument must be a Buffer, Integer, Long, Float, float[] or LocalMemory: kernel=" + name
+                    "a kernel's argument must be a Buffer, Integer, Long, Float or float[]: kernel=" + name
                             + ", argument=" + index + ", type=" + arg.getClass().getSimpleName());
         }
     }
 
-    private void set(int index, long size, @Nullable Pointer value) {
+    private void set(int index, long size, Pointer value) {
         Status.check(
                 "clSetKernelArg",
                 () -> CL.clSetKernelArg(handle, index, size, value),

@@ -11,7 +11,7 @@ import java.util.Map;
  * @param kernel the kernel's name
  * @param defines what it is compiled with
  * @param range the index space
- * @param args each a {@link Slot}, a {@link Long} or a {@link io.normcl.device.LocalMemory}
+ * @param args each a {@link Slot}, a {@link Long} or an {@link Integer}
  */
 public record KernelCall(String file, String kernel, Map<String, String> defines, Range range, List<Object> args) {
     /**
@@ -21,7 +21,7 @@ public record KernelCall(String file, String kernel, Map<String, String> defines
      * @param kernel the kernel's name
      * @param defines what it is compiled with
      * @param range the index space
-     * @param args each a {@link Slot}, a {@link Long} or a {@link io.normcl.device.LocalMemory}
+     * @param args each a {@link Slot}, a {@link Long} or an {@link Integer}
      */
     public KernelCall {
         defines = Map.copyOf(defines);

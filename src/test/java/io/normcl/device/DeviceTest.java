@@ -181,10 +181,6 @@ class DeviceTest {
                     IllegalArgumentException.class,
                     () -> device.enqueue(kernel, Range.of(32, 32), full, full, full, "1", new float[2]));
             assertTrue(type.contains("type=String"), type);
-            String local = refused(
-                    IllegalArgumentException.class,
-                    () -> device.enqueue(kernel, Range.of(32, 32), new LocalMemory(1L << 40)));
-            assertTrue(local.contains("local memory must fit the device"), local);
             String size = refused(
                     IllegalArgumentException.class,
                     () -> device.enqueue(kernel, Range.of(1L << 20, 1L << 20), full, full, full, 1L, new float[2]));

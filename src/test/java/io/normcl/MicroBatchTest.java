@@ -364,7 +364,7 @@ class MicroBatchTest {
         for (float bad : new float[] {Float.NaN, Float.POSITIVE_INFINITY, Float.NEGATIVE_INFINITY}) {
             for (boolean byMoments : new boolean[] {false, true}) {
                 for (Boolean fused : new Boolean[] {null, false}) {
-                    policies(new Tuning(family, fused, null), layout, bad, byMoments);
+                    policies(Tuning.NONE.withFamily(family).withFused(fused), layout, bad, byMoments);
                 }
             }
         }

@@ -103,6 +103,27 @@ class NormSweepTest {
         }
     }
 
+    /** What tuning may choose beside the form; one value of each after the other. */
+    @ParameterizedTest
+    @CsvSource({"WIDE,1,8,16", "COOPERATIVE,64,8,4", "COOPERATIVE,512,2,1"})
+    void vectorsGroupsAndCutsOfEverySize(Family family, int items, int width, int splits) {
+        int number = 0;
+        for (Kind kind : List.of(Kind.BATCH, Kind.LAYER, Kind.GROUP)) {
+            for (Layout layout : Layout.values()) {
+                for (String fused : new String[] {"true", "false"}) {
+                    Tuning tuning = tuning(family, fused)
+                            .withItems(items)
+                            .withWidth(width)
+                            .withSplits(splits);
+                    for (Size size : new Size[] {new Size(5, 16, 1, 49, 4), new Size(70, 1, 1, 264, 1)}) {
+                        varied(NormSweep.plain(kind, layout, tuning, size), ++number)
+                                .check(device, number);
+                    }
+                }
+            }
+        }
+    }
+
     /** Samples of one place, of which lengths leave some out altogether. */
     @ParameterizedTest
     @CsvSource({"WIDE,true", "WIDE,false", "COOPERATIVE,true", "COOPERATIVE,false"})

@@ -72,7 +72,10 @@ class StepTest {
     private static List<NormLayer> layers() {
         return List.of(
                 BatchNorm.open(device, BatchNormSpec.of(CHANNELS)),
-                BatchNorm.open(device, BatchNormSpec.of(CHANNELS), new Tuning(Family.COOPERATIVE, false, null)),
+                BatchNorm.open(
+                        device,
+                        BatchNormSpec.of(CHANNELS),
+                        Tuning.NONE.withFamily(Family.COOPERATIVE).withFused(false)),
                 LayerNorm.open(device, LayerNormSpec.of(CHANNELS)),
                 RmsNorm.open(device, RmsNormSpec.of(CHANNELS)),
                 GroupNorm.open(device, GroupNormSpec.of(2, CHANNELS)),

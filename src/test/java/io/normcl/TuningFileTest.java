@@ -45,7 +45,7 @@ class TuningFileTest {
                     ROWS,
                     Tuning.of(Family.COOPERATIVE),
                     ShapeClass.parse("channels_last.backward.half.64x1024"),
-                    new Tuning(null, false, true)),
+                    Tuning.NONE.withFused(false).withStreams(true)),
             Tuning.NONE);
 
     private static Device device;

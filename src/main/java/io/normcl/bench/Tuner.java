@@ -29,7 +29,8 @@ import java.util.stream.Stream;
 
 /**
  * Searches, class of shapes by class of shapes, what a device's plans had better choose: the family, one launch or
- * several, and whether stores past the caches pay. All choices of a pass are timed in the same rounds as the plan's own.
+ * several, whether stores past the caches pay, how wide vectors and how large groups are, and into how many parts sums are
+ * cut. All choices of a pass are timed in the same rounds as the plan's own.
  * One is taken where it gains more than {@value #LEAST_GAIN_PERCENT} % in every case of its class.
  */
 public final class Tuner {
@@ -130,7 +131,8 @@ public final class Tuner {
     }
 
     /**
-     * All overrides, those of less first. One launch is not forced on a device that ends long loops, and an evaluation
+     * The overrides, those of less first: family, launches and stores in every combination; the sizes of vectors and groups,
+     * and the cut of sums, with the rest as the plan has it. One launch is not forced on a device that ends long loops, and an evaluation
      * keeps its family, so that a sample gets the same bits in a batch of any size. Stores past the caches are given up
      * but never taken up: timed alone a pass gains by them even on a small tensor, which whatever reads it next pays for.
      */
@@ -142,9 +144,18 @@ public final class Tuner {
         for (Family family : pass == Pass.FORWARD_EVALUATION ? new Family[] {null} : new Family[] {null, other}) {
             for (Boolean fused : endless ? new Boolean[] {null, true, false} : new Boolean[] {null, false}) {
                 for (Boolean streams : new Boolean[] {null, false}) {
-                    all.add(new Tuning(family, fused, streams));
+                    all.add(Tuning.NONE.withFamily(family).withFused(fused).withStreams(streams));
                 }
             }
+        }
+        for (int width : own == Family.WIDE ? new int[] {8} : new int[] {1, 2, 4, 8}) {
+            for (int items : own == Family.WIDE ? new int[] {1} : new int[] {64, 128, 256, 512}) {
+                Tuning of = Tuning.NONE.withWidth(width);
+                all.add(own == Family.WIDE ? of : of.withItems(items));
+            }
+        }
+        for (int splits : pass == Pass.FORWARD_EVALUATION ? new int[0] : new int[] {1, 4, 16, 64}) {
+            all.add(Tuning.NONE.withSplits(splits));
         }
         all.sort(
                 Comparator.comparingLong(tuning -> Stream.of(Tuned.words(tuning).split(" "))

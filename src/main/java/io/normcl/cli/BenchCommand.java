@@ -131,7 +131,7 @@ final class BenchCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
-        Tuning tuning = tuned ? null : new Tuning(family, null, null);
+        Tuning tuning = tuned ? null : Tuning.NONE.withFamily(family);
         LayerBench.Settings settings = new LayerBench.Settings(passes, rounds, cached, tuning);
         PrintWriter out = spec.commandLine().getOut();
         if (rounds < 1) {

@@ -46,8 +46,8 @@ record ChannelsFirst(
             ChannelView view, long k, long planes, Map<String, String> more, Form form, Limits limits, Tuning tuning) {
         Family family = tuning.family(limits);
         boolean wide = family == Family.WIDE;
-        int width = wide ? 16 : view.s() % 4 == 0 ? 4 : 1;
-        int most = wide ? 1 : Walk.mostItems(limits);
+        int width = tuning.width(limits, view.s());
+        int most = tuning.mostItems(limits);
         int localSize = wide ? 1 : Math.max(Math.min(64, most), powerOfTwo(ceilDiv(view.m(), 4L * width), most));
         long piece = form.masked() ? form.line() : Math.min(view.s(), LONGEST_PIECE);
         boolean whole = piece % 16 == 0;
@@ -58,6 +58,9 @@ record ChannelsFirst(
         long mostSteps = Walk.mostSteps(limits) / span * localSize;
         long wanted = wide ? 8L * limits.computeUnits() : 4L * limits.computeUnits();
         long worthwhile = clamp(view.m() / (wide ? 4096 : 8L * localSize * width), 1, Math.min(pieces, 256));
+        long cut = tuning.splits() != null
+                ? Math.min(tuning.splits(), pieces)
+                : clamp(ceilDiv(wanted, view.c()), 1, worthwhile);
         return new ChannelsFirst(
                 view,
                 form,
@@ -69,7 +72,7 @@ record ChannelsFirst(
                 span,
                 wide ? neighbours(view, limits) : 1,
                 piece,
-                Math.max(clamp(ceilDiv(wanted, view.c()), 1, worthwhile), ceilDiv(pieces * pieceSteps, mostSteps)),
+                Math.max(cut, ceilDiv(pieces * pieceSteps, mostSteps)),
                 Math.max(
                         clamp(
                                 ceilDiv(pieces * view.c(), localSize / span),

@@ -40,8 +40,8 @@ record ChannelsLast(
             ChannelView view, long samples, long k, Map<String, String> more, Form form, Limits limits, Tuning tuning) {
         boolean wide = tuning.family(limits) == Family.WIDE;
         long c = view.c();
-        int most = wide ? 1 : Walk.mostItems(limits);
-        int width = wide ? 16 : c % 4 == 0 ? 4 : 1;
+        int most = tuning.mostItems(limits);
+        int width = tuning.width(limits, c);
         long columns = form.masked() ? c : c * repeats(c, view.m(), wide ? 64 : 32);
         int lanes = powerOfTwo(ceilDiv(columns, width), Math.min(64, most));
         int vectors = wide ? powerOfTwo(ceilDiv(columns, width), MOST_VECTORS) : 1;
@@ -50,6 +50,9 @@ record ChannelsLast(
         long atOnce = Math.max(1, most / lanes);
         long wanted = ceilDiv(4L * limits.computeUnits(), tiles * samples);
         long least = ceilDiv(ceilDiv(rows, atOnce), Math.max(1, Walk.mostSteps(limits) / vectors));
+        long cut = tuning.splits() != null
+                ? Math.min(tuning.splits(), ceilDiv(rows, atOnce))
+                : clamp(wanted, 1, clamp(rows / (16 * atOnce), 1, 256));
         return new ChannelsLast(
                 view,
                 form,
@@ -60,7 +63,7 @@ record ChannelsLast(
                 wide ? 1 : lanes,
                 wide ? vectors : 1,
                 columns,
-                Math.max(clamp(wanted, 1, clamp(rows / (16 * atOnce), 1, 256)), least),
+                Math.max(cut, least),
                 Math.max(clamp(4 * wanted, 1, Math.max(1, rows / (2 * atOnce))), least),
                 samples,
                 k,

@@ -18,7 +18,7 @@ public final class CopyPlan {
      */
     public static Plan of(long count, Limits limits, boolean stream) {
         boolean wide = Tuning.NONE.family(limits) == Family.WIDE;
-        int localSize = wide ? 1 : Walk.mostItems(limits);
+        int localSize = Tuning.NONE.mostItems(limits);
         int width = wide ? 16 : 4;
         long groups =
                 Walk.clamp(Walk.ceilDiv(count, 4L * localSize * width), 1, (wide ? 8L : 32L) * limits.computeUnits());

@@ -59,8 +59,8 @@ public final class RowPlan {
         c = elementwise ? view.groups() : view.affine();
         s = elementwise ? view.runs() : view.s();
         planes = view.n() * c;
-        width = wide ? 16 : s % 4 == 0 ? 4 : 1;
-        int most = wide ? 1 : Walk.mostItems(limits);
+        width = tuning.width(limits, s);
+        int most = tuning.mostItems(limits);
         long along = Math.max(s, Math.min(view.d(), 32));
         span = Math.max(
                 powerOfTwo(ceilDiv(along, width), Math.min(32, most)), powerOfTwo(ceilDiv(along, 4L * width), most));
@@ -252,7 +252,8 @@ public final class RowPlan {
     private long columns(List<KernelCall> calls) {
         long wanted = ceilDiv((wide ? 8L : 4L) * limits.computeUnits(), c);
         long most = clamp(view.n() / (HEIGHT * atOnce), 1, 4096);
-        long splits = clamp(Math.max(wanted, view.elements() / MOST_OF_A_GROUP), 1, most);
+        long cut = tuning.splits() != null ? tuning.splits() : wanted;
+        long splits = clamp(Math.max(cut, view.elements() / MOST_OF_A_GROUP), 1, most);
         long vector = (long) span * width;
         long tile = ceilDiv(ceilDiv(s, ceilDiv(wanted, splits)), vector) * vector;
         calls.add(rows(

@@ -1,5 +1,7 @@
 package io.normcl.plan;
 
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 
@@ -19,6 +21,9 @@ public record Tuned(Map<ShapeClass, Tuning> classes, Tuning otherwise) {
     private static final String SEVERAL = "several-launches";
     private static final String STREAMS = "streaming-stores";
     private static final String STAYS = "plain-stores";
+    private static final String ITEMS = "items-";
+    private static final String WIDTH = "width-";
+    private static final String SPLITS = "splits-";
 
     /**
      * Keeps the map from changing.
@@ -83,29 +88,62 @@ public record Tuned(Map<ShapeClass, Tuning> classes, Tuning otherwise) {
     public static String words(Tuning tuning) {
         Boolean fused = tuning.fused();
         Boolean streams = tuning.streams();
-        String family = tuning.family() == null ? "" : tuning.family() == Family.WIDE ? WIDE : COOPERATIVE;
-        return String.join(
-                        " ",
-                        family,
-                        fused == null ? "" : fused ? ONE : SEVERAL,
-                        streams == null ? "" : streams ? STREAMS : STAYS)
-                .trim()
-                .replace("  ", " ");
+        List<String> words = new ArrayList<>();
+        if (tuning.family() != null) {
+            words.add(tuning.family() == Family.WIDE ? WIDE : COOPERATIVE);
+        }
+        if (fused != null) {
+            words.add(fused ? ONE : SEVERAL);
+        }
+        if (streams != null) {
+            words.add(streams ? STREAMS : STAYS);
+        }
+        if (tuning.items() != null) {
+            words.add(ITEMS + tuning.items());
+        }
+        if (tuning.width() != null) {
+            words.add(WIDTH + tuning.width());
+        }
+        if (tuning.splits() != null) {
+            words.add(SPLITS + tuning.splits());
+        }
+        return String.join(" ", words);
     }
 
     private static Tuning tuning(String words) {
         Tuning tuning = Tuning.NONE;
         for (String word : words.split(" ", -1)) {
+            int dash = word.lastIndexOf('-') + 1;
             tuning = switch (word) {
-                case WIDE -> new Tuning(Family.WIDE, tuning.fused(), tuning.streams());
-                case COOPERATIVE -> new Tuning(Family.COOPERATIVE, tuning.fused(), tuning.streams());
+                case WIDE -> tuning.withFamily(Family.WIDE);
+                case COOPERATIVE -> tuning.withFamily(Family.COOPERATIVE);
                 case ONE -> tuning.withFused(true);
                 case SEVERAL -> tuning.withFused(false);
-                case STREAMS -> new Tuning(tuning.family(), tuning.fused(), true);
-                case STAYS -> new Tuning(tuning.family(), tuning.fused(), false);
-                default -> throw new IllegalArgumentException("there is no such choice: choice=" + word);
+                case STREAMS -> tuning.withStreams(true);
+                case STAYS -> tuning.withStreams(false);
+                default ->
+                    switch (word.substring(0, dash)) {
+                        case ITEMS -> tuning.withItems(number(word, dash, 1024));
+                        case WIDTH -> tuning.withWidth(number(word, dash, 16));
+                        case SPLITS -> tuning.withSplits(number(word, dash, 1024));
+                        default -> throw unknown(word);
+                    };
             };
         }
         return tuning;
+    }
+
+    /** A power of two up to a limit. */
+    private static int number(String word, int dash, int most) {
+        for (int power = 1; power <= most; power *= 2) {
+            if (word.substring(dash).equals(Integer.toString(power))) {
+                return power;
+            }
+        }
+        throw unknown(word);
+    }
+
+    private static IllegalArgumentException unknown(String word) {
+        return new IllegalArgumentException("there is no such choice: choice=" + word);
     }
 }

@@ -9,13 +9,20 @@ import org.jspecify.annotations.Nullable;
  * @param family the kernel family
  * @param fused whether a pass runs in one launch
  * @param streams whether the wide family's outputs go past the caches
+ * @param items work-items of a group of the cooperative family at most, a power of two; no more than the device has
+ * @param width neighbouring values that a work-item takes at a time, 1, 2, 4, 8 or 16; 1 where the cooperative family's
+ *     lines are no multiple of it
+ * @param splits parts into which the sums of a channel or row are cut where several launches make a pass
  */
 public record Tuning(
         @Nullable Family family,
         @Nullable Boolean fused,
-        @Nullable Boolean streams) {
+        @Nullable Boolean streams,
+        @Nullable Integer items,
+        @Nullable Integer width,
+        @Nullable Integer splits) {
     /** Overrides nothing. */
-    public static final Tuning NONE = new Tuning(null, null, null);
+    public static final Tuning NONE = new Tuning(null, null, null, null, null, null);
 
     /**
      * Overrides the family alone.
@@ -24,7 +31,17 @@ public record Tuning(
      * @return the override
      */
     public static Tuning of(Family family) {
-        return new Tuning(family, null, null);
+        return NONE.withFamily(family);
+    }
+
+    /**
+     * Overrides the family too.
+     *
+     * @param family the kernel family
+     * @return the override
+     */
+    public Tuning withFamily(@Nullable Family family) {
+        return new Tuning(family, fused, streams, items, width, splits);
     }
 
     /**
@@ -33,8 +50,48 @@ public record Tuning(
      * @param fused whether a pass runs in one launch
      * @return the override
      */
-    public Tuning withFused(boolean fused) {
-        return new Tuning(family, fused, streams);
+    public Tuning withFused(@Nullable Boolean fused) {
+        return new Tuning(family, fused, streams, items, width, splits);
+    }
+
+    /**
+     * Overrides the stores too.
+     *
+     * @param streams whether the wide family's outputs go past the caches
+     * @return the override
+     */
+    public Tuning withStreams(@Nullable Boolean streams) {
+        return new Tuning(family, fused, streams, items, width, splits);
+    }
+
+    /**
+     * Overrides the groups too.
+     *
+     * @param items work-items of a group of the cooperative family at most, a power of two
+     * @return the override
+     */
+    public Tuning withItems(@Nullable Integer items) {
+        return new Tuning(family, fused, streams, items, width, splits);
+    }
+
+    /**
+     * Overrides the vectors too.
+     *
+     * @param width neighbouring values that a work-item takes at a time, 1, 2, 4, 8 or 16
+     * @return the override
+     */
+    public Tuning withWidth(@Nullable Integer width) {
+        return new Tuning(family, fused, streams, items, width, splits);
+    }
+
+    /**
+     * Overrides the cut too.
+     *
+     * @param splits parts into which the sums of a channel or row are cut
+     * @return the override
+     */
+    public Tuning withSplits(@Nullable Integer splits) {
+        return new Tuning(family, fused, streams, items, width, splits);
     }
 
     /**
@@ -45,5 +102,29 @@ public record Tuning(
      */
     public Family family(Limits limits) {
         return family != null ? family : limits.cpu() ? Family.WIDE : Family.COOPERATIVE;
+    }
+
+    /**
+     * The width that runs: 16 in the wide family; in the cooperative one 4, or 1 where lines are no multiple; unless
+     * overridden.
+     *
+     * @param limits the device
+     * @param line neighbouring values
+     * @return the width
+     */
+    int width(Limits limits, long line) {
+        if (family(limits) == Family.WIDE) {
+            return width != null ? width : 16;
+        }
+        int wanted = width != null ? width : 4;
+        return line % wanted == 0 ? wanted : 1;
+    }
+
+    /** Work-items of a group at most: 1 in the wide family, in the cooperative one 256 unless overridden. */
+    int mostItems(Limits limits) {
+        long wanted = items != null ? items : 256;
+        return family(limits) == Family.WIDE
+                ? 1
+                : (int) Long.highestOneBit(Math.min(wanted, limits.maxWorkGroupSize()));
     }
 }

@@ -40,11 +40,6 @@ sealed interface Walk permits ChannelsFirst, ChannelsLast {
         return power;
     }
 
-    /** Work-items of a cooperative group at most, a power of two. */
-    static int mostItems(Limits limits) {
-        return (int) Long.highestOneBit(Math.min(256, limits.maxWorkGroupSize()));
-    }
-
     /** What a device's compute units can count on: a virtual machine reports the cache of the whole socket. */
     static long cache(Limits limits) {
         return limits.cpu()

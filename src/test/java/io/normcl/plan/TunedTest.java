@@ -91,11 +91,17 @@ class TunedTest {
                 Tuning.of(Family.WIDE), Tuned.always(Tuning.of(Family.WIDE)).of(rows(3, 3)));
     }
 
-    /** The digits of a number to base three as choices, 0 being the plan's own. */
+    /** The digits of a number to base three as choices, 0 being the plan's own; and sizes by its rest. */
     private static Tuning tuning(int number) {
         Family[] families = {null, Family.WIDE, Family.COOPERATIVE};
         Boolean[] flags = {null, true, false};
-        return new Tuning(families[number % 3], flags[number / 3 % 3], flags[number / 9]);
+        return Tuning.NONE
+                .withFamily(families[number % 3])
+                .withFused(flags[number / 3 % 3])
+                .withStreams(flags[number / 9])
+                .withItems(number % 2 == 0 ? null : 1 << number % 9)
+                .withWidth(number % 5 == 0 ? null : 1 << number % 5)
+                .withSplits(number % 4 == 0 ? null : 1 << number % 11);
     }
 
     @Test
@@ -110,7 +116,17 @@ class TunedTest {
                 "columns.forward.float.8x8")) {
             assertThrows(IllegalArgumentException.class, () -> Tuned.parse(Map.of(name, "wide")), name);
         }
-        for (String words : List.of("", "wide ", "narrow", "wide  one-launch")) {
+        for (String words : List.of(
+                "",
+                "wide ",
+                "narrow",
+                "wide  one-launch",
+                "width-",
+                "width-3",
+                "width-32",
+                "width-08",
+                "items-0",
+                "splits--1")) {
             assertThrows(
                     IllegalArgumentException.class,
                     () -> Tuned.parse(Map.of("rows.forward.float.8x8", words)),
@@ -123,7 +139,7 @@ class TunedTest {
         ChannelView small = new ChannelView(2, 8, 16, false);
         ChannelView last = new ChannelView(32, 64, 112 * 112, true);
         for (Boolean wanted : new Boolean[] {null, true, false}) {
-            Tuning tuning = new Tuning(null, null, wanted);
+            Tuning tuning = Tuning.NONE.withStreams(wanted);
             String large = wanted == null || wanted ? "1" : "0";
             String little = wanted == null || !wanted ? "0" : "1";
             assertEquals(large, stream(ChannelPlan.forward(FIRST, Form.PLAIN, CPU, tuning)));
@@ -131,9 +147,37 @@ class TunedTest {
             assertEquals(little, stream(ChannelPlan.forward(small, Form.PLAIN, CPU, tuning)));
             RowView rows = new RowView(64, 1, 64, 1, Order.ROWS);
             assertEquals(little, stream(RowPlan.forward(rows, RowRule.STANDARD, Form.PLAIN, CPU, tuning)));
-            Tuning cooperative = new Tuning(Family.COOPERATIVE, null, wanted);
+            Tuning cooperative = Tuning.NONE.withFamily(Family.COOPERATIVE).withStreams(wanted);
             assertEquals("0", stream(ChannelPlan.forward(FIRST, Form.PLAIN, CPU, cooperative)));
         }
+    }
+
+    @Test
+    void sizesAreOverridden() {
+        Limits gpu = new Limits(false, 132, 1024, 48 << 10, 1L << 36, 1L << 37, 50 << 20, true, Long.MAX_VALUE);
+        Tuning tuning = Tuning.NONE.withItems(128).withWidth(2).withSplits(8);
+        List<Plan> plans = List.of(
+                ChannelPlan.forward(FIRST, Form.PLAIN, gpu, tuning.withFused(false)),
+                ChannelPlan.forward(new ChannelView(32, 64, 112 * 112, true), Form.PLAIN, gpu, tuning),
+                RowPlan.forward(new RowView(64, 1, 4096, 1, Order.ROWS), RowRule.STANDARD, Form.PLAIN, gpu, tuning));
+        for (Plan plan : plans) {
+            Map<String, String> defines = plan.calls().get(0).defines();
+            assertEquals("128", defines.get("LOCAL_SIZE"));
+            assertEquals("2", defines.get("WIDTH"));
+        }
+        assertEquals(8, plans.get(0).splits());
+        assertEquals(8, plans.get(1).splits());
+        assertEquals(
+                "1",
+                RowPlan.forward(new RowView(64, 1, 4097, 1, Order.ROWS), RowRule.STANDARD, Form.PLAIN, gpu, tuning)
+                        .calls()
+                        .get(0)
+                        .defines()
+                        .get("WIDTH"));
+        Plan wide = ChannelPlan.forward(
+                FIRST, Form.PLAIN, CPU, Tuning.NONE.withItems(128).withWidth(8));
+        assertEquals("1", wide.calls().get(0).defines().get("LOCAL_SIZE"));
+        assertEquals("8", wide.calls().get(0).defines().get("WIDTH"));
     }
 
     private static String stream(Plan plan) {

@@ -48,7 +48,7 @@ record ChannelsLast(
         long c = view.c();
         int most = wide ? 1 : Walk.mostItems(limits);
         int width = wide ? 16 : c % 4 == 0 ? 4 : 1;
-        boolean large = view.elements() >= 256 * PAGE * ceilDiv(4L * limits.computeUnits(), samples);
+        boolean large = view.elements() >= 64 * PAGE * ceilDiv(4L * limits.computeUnits(), samples);
         long columns = form.masked() ? c : c * repeats(c, view.m(), !wide ? 32 : large ? PAGE : 64);
         int lanes = powerOfTwo(ceilDiv(columns, width), Math.min(64, most));
         int vectors = wide ? powerOfTwo(ceilDiv(columns, width), MOST_VECTORS) : 1;

@@ -1,9 +1,10 @@
 /* Batch norm over a tensor stored (N, S, C): statistics for each channel, the mathematics of channels_first.cl.
  *
  * The tensor is walked as rows of `columns` neighbouring values, a multiple of C: a few channels are repeated side by
- * side until a row is worth a vector, the last row may then be short, and the channel of a column is column % C. A
- * work-group takes a tile of LANES*VECTORS*WIDTH columns, LANES work-items side by side, LOCAL_SIZE/LANES rows at a
- * time.
+ * side until a row is worth a vector, or a page to the wide family; the last row may then be short, and the channel of
+ * a column is column % C. A work-group takes a tile of LANES*VECTORS*WIDTH columns, LANES work-items side by side,
+ * LOCAL_SIZE/LANES rows at a time. The wide family's tiles are as wide as rows where that can be, so that memory is
+ * read as it lies; a few rows of a vector are taken together, so that its sums and statistics stay in registers.
  *
  *   <family>_last_stats_partial     tiles*splits groups  reads x            writes partials        1R
  *   <family>_last_apply             tiles*any groups     reads x            writes y               1R + 1W
@@ -101,20 +102,65 @@ INLINE int counts(patch p, long row) {
 #endif
 }
 
+/* A column's channel, and what it takes to step to the next one without a division. */
+typedef struct {
+    long C;
+    long K;
+    long repeat; /* of all channels */
+    long channel;
+    long group; /* of K channels */
+    long within;
+} spot;
+
+INLINE spot spot_of(patch p, long column, long C) {
+    long channel = column % C;
+    spot s = {C, p.K, column / C, channel, 0, 0};
+#if ROW_STATS && !ROW_AFFINE
+    s.group = channel / p.K;
+    s.within = channel % p.K;
+#endif
+    return s;
+}
+
+INLINE spot next_spot(spot s) {
+    s.channel++;
+    s.within++;
+    if (s.within == s.K) {
+        s.within = 0;
+        s.group++;
+    }
+    if (s.channel == s.C) {
+        s.repeat++;
+        s.channel = 0;
+        s.group = 0;
+        s.within = 0;
+    }
+    return s;
+}
+
 /* Where a column's statistics and sums stand. */
-INLINE long stats_of(patch p, long column, long C) {
+INLINE long stats_of(patch p, spot s) {
 #if ROW_AFFINE
-    return p.sample * C + column;
+    return p.sample * s.C + s.channel;
 #elif ROW_STATS
-    return p.sample * (C / p.K) + column % C / p.K;
+    return p.sample * (s.C / s.K) + s.group;
 #else
-    return column % C;
+    return s.channel;
+#endif
+}
+
+/* Whether a vector's columns share their statistics. */
+INLINE int shared(patch p, spot s, long column) {
+#if ROW_STATS && !ROW_AFFINE
+    return s.within + WIDTH <= p.K && column + WIDTH <= p.columns;
+#else
+    return 0;
 #endif
 }
 
 /* Where a column's partial result stands. */
-INLINE long partial_of(patch p, long split, long samples, long column, long C) {
-    return ((split * (p.columns / C) + column / C) * samples + p.sample) * C + column % C;
+INLINE long partial_of(patch p, long split, long samples, spot s) {
+    return ((split * (p.columns / s.C) + s.repeat) * samples + p.sample) * s.C + s.channel;
 }
 
 INLINE long column_of(patch p, int vector) { return p.first + (vector * LANES + LANE) * WIDTH; }
@@ -159,12 +205,17 @@ typedef struct {
     floatv inv_std;
     floatv gamma;
     floatv beta;
+    floatv scale; /* inv_std * gamma */
 } column_norm;
 
 INLINE floatv load_channels(const __global float *values, patch p, long column, long C) {
+    spot s = spot_of(p, column, C);
+    if (column + WIDTH <= p.columns && s.channel + WIDTH <= C) {
+        return LOAD_FLOATS(values + s.channel);
+    }
     float own[WIDTH];
-    for (int i = 0; i < WIDTH; i++) {
-        own[i] = column + i < p.columns ? values[(column + i) % C] : 0.0f;
+    for (int i = 0; i < WIDTH; i++, s = next_spot(s)) {
+        own[i] = column + i < p.columns ? values[s.channel] : 0.0f;
     }
     return LOADV(own);
 }
@@ -172,17 +223,29 @@ INLINE floatv load_channels(const __global float *values, patch p, long column, 
 INLINE column_norm load_norm(
     const __global float4 *stats, const __global float *gamma, const __global float *beta, patch p, long column,
     long C) {
-    float high[WIDTH], low[WIDTH], inv_std[WIDTH];
-    for (int i = 0; i < WIDTH; i++) {
-        float4 own = column + i < p.columns ? stats[stats_of(p, column + i, C)] : (float4)(0.0f);
-        high[i] = own.x;
-        low[i] = own.y;
-        inv_std[i] = own.z;
+    column_norm n = {(floatv)(0.0f), (floatv)(0.0f), (floatv)(0.0f), (floatv)(0.0f), (floatv)(0.0f), (floatv)(0.0f)};
+    spot s = spot_of(p, column, C);
+    if (shared(p, s, column)) {
+        float4 own = stats[stats_of(p, s)];
+        n.high = (floatv)(own.x);
+        n.low = (floatv)(own.y);
+        n.inv_std = (floatv)(own.z);
+    } else {
+        float high[WIDTH], low[WIDTH], inv_std[WIDTH];
+        for (int i = 0; i < WIDTH; i++, s = next_spot(s)) {
+            float4 own = column + i < p.columns ? stats[stats_of(p, s)] : (float4)(0.0f);
+            high[i] = own.x;
+            low[i] = own.y;
+            inv_std[i] = own.z;
+        }
+        n.high = LOADV(high);
+        n.low = LOADV(low);
+        n.inv_std = LOADV(inv_std);
     }
-    column_norm n = {LOADV(high), LOADV(low), LOADV(inv_std), (floatv)(0.0f), (floatv)(0.0f)};
 #if !ROW_AFFINE
     n.gamma = load_channels(gamma, p, column, C);
     n.beta = load_channels(beta, p, column, C);
+    n.scale = n.inv_std * n.gamma;
 #endif
     return n;
 }
@@ -194,12 +257,13 @@ INLINE column_norm at_row(
     long own = p.sample % p.K * p.rows + row;
     n.gamma = (floatv)(gamma[own]);
     n.beta = (floatv)(beta[own]);
+    n.scale = n.inv_std * n.gamma;
 #endif
     return n;
 }
 
 INLINE floatv affine(floatv x, column_norm n) {
-    return fma(x - n.high - n.low, n.inv_std * n.gamma, n.beta);
+    return fma(x - n.high - n.low, n.scale, n.beta);
 }
 
 /* The gradient of what scale and shift gave. */
@@ -213,8 +277,9 @@ INLINE floatv gradient_at(
     return g;
 }
 
-/* Rows that a work-item takes of one vector before it goes on to the next. */
+/* Rows that a work-item takes of one vector before it goes on to the next, where it sums and where it applies. */
 #define BLOCK 8
+#define APPLY_BLOCK (LOCAL_SIZE == 1 ? 4 : 1)
 
 /* Whether rows before `end` have all of a vector. */
 INLINE int whole(patch p, long column, long end) {
@@ -222,7 +287,7 @@ INLINE int whole(patch p, long column, long end) {
 }
 
 /* Values from a row to the one that is asked for meanwhile. */
-INLINE long ahead_of(patch p) { return max(1L, FETCH_AHEAD / p.columns) * p.columns; }
+INLINE long ahead_of(patch p) { return max((long)APPLY_BLOCK, FETCH_AHEAD / p.columns) * p.columns; }
 
 /* Adds sum(d) and sum(d^2) of one vector over some rows, d = x - shift; `full` where each has all of it. */
 INLINE void block_moments(
@@ -359,11 +424,19 @@ INLINE void column_gradients(
     }
 }
 
-INLINE void normalize_vector(
+/* One vector over some rows. */
+INLINE void block_normalize(
     const __global storage *x, const __global storage *z, __global storage *y, const __global float *gamma,
-    const __global float *beta, patch p, long row, long at, long count, column_norm own) {
-    floatv value = activate(affine(load_some(x + at, count, 0.0f), at_row(own, gamma, beta, p, row)), z + at, count);
-    store_some(counts(p, row) ? value : (floatv)(0.0f), y + at, count);
+    const __global float *beta, patch p, long column, long from, long to, column_norm own, int full) {
+    long ahead = ahead_of(p);
+    for (long row = from; row < to; row += ROWS) {
+        long at = row * p.columns + column;
+        long count = full ? WIDTH : inside(p, row, column);
+        fetch(x + at + ahead);
+        floatv value = affine(load_some(x + at, count, 0.0f), at_row(own, gamma, beta, p, row));
+        value = activate(value, z + at, count);
+        store_some(counts(p, row) ? value : (floatv)(0.0f), y + at, count);
+    }
 }
 
 INLINE void normalize(
@@ -373,42 +446,47 @@ INLINE void normalize(
     for (int v = 0; v < VECTORS; v++) {
         own[v] = load_norm(stats, gamma, beta, p, column_of(p, v), C);
     }
-    long ahead = ahead_of(p);
-    for (long row = p.from + ROW; row < p.to; row += ROWS) {
+    for (long block = p.from + ROW; block < p.to; block += APPLY_BLOCK * ROWS) {
+        long end = min(p.to, block + APPLY_BLOCK * ROWS);
         for (int v = 0; v < VECTORS && column_of(p, v) < p.columns; v++) {
             long column = column_of(p, v);
-            long at = row * p.columns + column;
-            fetch(x + at + ahead);
-            if (whole(p, column, row + 1)) {
-                normalize_vector(x, z, y, gamma, beta, p, row, at, WIDTH, own[v]);
+            if (whole(p, column, end)) {
+                block_normalize(x, z, y, gamma, beta, p, column, block, end, own[v], 1);
             } else {
-                normalize_vector(x, z, y, gamma, beta, p, row, at, inside(p, row, column), own[v]);
+                block_normalize(x, z, y, gamma, beta, p, column, block, end, own[v], 0);
             }
         }
     }
 }
 
-INLINE void differentiate_vector(
+INLINE void block_differentiate(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
-    __global storage *dz, const __global float *gamma, const __global float *beta, patch p, long row, long at,
-    long count, column_norm own, floatv offset, floatv slope) {
-    int masked = !counts(p, row);
-    column_norm n = at_row(own, gamma, beta, p, row);
-    floatv g = gradient_at(x, z, dy, at, count, n);
+    __global storage *dz, const __global float *gamma, const __global float *beta, patch p, long column, long from,
+    long to, column_norm own, floatv offset, floatv slope, int full) {
+    long ahead = ahead_of(p);
+    for (long row = from; row < to; row += ROWS) {
+        long at = row * p.columns + column;
+        long count = full ? WIDTH : inside(p, row, column);
+        int masked = !counts(p, row);
+        column_norm n = at_row(own, gamma, beta, p, row);
+        fetch(x + at + ahead);
+        fetch(dy + at + ahead);
+        floatv g = gradient_at(x, z, dy, at, count, n);
 #if WRITE_DZ
-    store_some(masked ? (floatv)(0.0f) : g, dz + at, count);
+        store_some(masked ? (floatv)(0.0f) : g, dz + at, count);
 #endif
 #if BATCH_STATS
-    floatv d = load_some(x + at, count, 0.0f) - n.high - n.low;
+        floatv d = load_some(x + at, count, 0.0f) - n.high - n.low;
 #if ROW_STATS
-    g = fma(-d, slope, fma(g, n.gamma, -offset)) * n.inv_std;
+        g = fma(-d, slope, fma(g, n.gamma, -offset)) * n.inv_std;
 #else
-    g = fma(-d, slope, g - offset) * (n.inv_std * n.gamma);
+        g = fma(-d, slope, g - offset) * n.scale;
 #endif
 #else
-    g *= n.inv_std * n.gamma;
+        g *= n.scale;
 #endif
-    store_some(masked ? (floatv)(0.0f) : g, dx + at, count);
+        store_some(masked ? (floatv)(0.0f) : g, dx + at, count);
+    }
 }
 
 INLINE void differentiate(
@@ -424,8 +502,15 @@ INLINE void differentiate(
         slope[v] = 0.0f;
 #if BATCH_STATS
         float offsets[WIDTH], slopes[WIDTH];
-        for (int i = 0; i < WIDTH; i++) {
-            float2 sum = column + i < p.columns ? sums[stats_of(p, column + i, C)] : (float2)(0.0f);
+        spot s = spot_of(p, column, C);
+        if (shared(p, s, column)) {
+            float2 sum = sums[stats_of(p, s)];
+            offset[v] = (floatv)(sum.x);
+            slope[v] = (floatv)(sum.y) * own[v].inv_std;
+            continue;
+        }
+        for (int i = 0; i < WIDTH; i++, s = next_spot(s)) {
+            float2 sum = column + i < p.columns ? sums[stats_of(p, s)] : (float2)(0.0f);
             offsets[i] = sum.x;
             slopes[i] = sum.y;
         }
@@ -433,19 +518,16 @@ INLINE void differentiate(
         slope[v] = LOADV(slopes) * own[v].inv_std;
 #endif
     }
-    long ahead = ahead_of(p);
-    for (long row = p.from + ROW; row < p.to; row += ROWS) {
+    for (long block = p.from + ROW; block < p.to; block += APPLY_BLOCK * ROWS) {
+        long end = min(p.to, block + APPLY_BLOCK * ROWS);
         for (int v = 0; v < VECTORS && column_of(p, v) < p.columns; v++) {
             long column = column_of(p, v);
-            long at = row * p.columns + column;
-            fetch(x + at + ahead);
-            fetch(dy + at + ahead);
-            if (whole(p, column, row + 1)) {
-                differentiate_vector(
-                    x, z, dy, dx, dz, gamma, beta, p, row, at, WIDTH, own[v], offset[v], slope[v]);
+            if (whole(p, column, end)) {
+                block_differentiate(
+                    x, z, dy, dx, dz, gamma, beta, p, column, block, end, own[v], offset[v], slope[v], 1);
             } else {
-                differentiate_vector(
-                    x, z, dy, dx, dz, gamma, beta, p, row, at, inside(p, row, column), own[v], offset[v], slope[v]);
+                block_differentiate(
+                    x, z, dy, dx, dz, gamma, beta, p, column, block, end, own[v], offset[v], slope[v], 0);
             }
         }
     }
@@ -464,9 +546,10 @@ KERNEL(last_stats_partial)
         long column = column_of(p, v);
         moments own[WIDTH];
         column_moments(p, column, sum[v], square[v], shift[v], tree, own);
-        for (int i = 0; i < WIDTH && column + i < columns; i++) {
+        spot s = spot_of(p, column, C);
+        for (int i = 0; i < WIDTH && column + i < columns; i++, s = next_spot(s)) {
             if (ROW == 0) {
-                __global real *partial = partials + 3 * partial_of(p, split, samples, column + i, C);
+                __global real *partial = partials + 3 * partial_of(p, split, samples, s);
                 partial[0] = own[i].count;
                 partial[1] = own[i].mean;
                 partial[2] = own[i].m2;
@@ -519,9 +602,10 @@ KERNEL(last_backward_partial)
     long split = get_group_id(0) / tiles_of(columns) % splits;
     for (int v = 0; v < VECTORS; v++) {
         long column = column_of(p, v);
-        for (int i = 0; i < WIDTH && column + i < columns; i++) {
+        spot s = spot_of(p, column, C);
+        for (int i = 0; i < WIDTH && column + i < columns; i++, s = next_spot(s)) {
             if (ROW == 0) {
-                __global real *partial = partials + 2 * partial_of(p, split, samples, column + i, C);
+                __global real *partial = partials + 2 * partial_of(p, split, samples, s);
                 partial[0] = d_beta[v * WIDTH + i];
                 partial[1] = d_gamma[v * WIDTH + i];
             }

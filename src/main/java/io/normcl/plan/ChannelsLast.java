@@ -28,8 +28,14 @@ record ChannelsLast(
         Map<String, String> more)
         implements Walk {
 
-    /** Accumulators of so many columns stay in a CPU's first cache. */
-    private static final int MOST_VECTORS = 32;
+    /** What so many columns are normalized with stays in a CPU's first cache, for a few rows at a time. */
+    private static final int MOST_VECTORS = 128;
+
+    /** The same where few columns make a tensor: they are shared out. */
+    private static final int MOST_VECTORS_FUSED = 32;
+
+    /** Columns of a CPU's page: a row is walked best where it has all of one. */
+    private static final long PAGE = 1024;
 
     static ChannelsLast of(ChannelView view, Form form, Limits limits, Tuning tuning) {
         return of(view, 1, 1, Map.of(), form, limits, tuning);
@@ -42,13 +48,15 @@ record ChannelsLast(
         long c = view.c();
         int most = tuning.mostItems(limits);
         int width = tuning.width(limits, c);
-        long columns = form.masked() ? c : c * repeats(c, view.m(), wide ? 64 : 32);
+        boolean large = view.elements() >= 64 * PAGE * ceilDiv(4L * limits.computeUnits(), samples);
+        long columns = form.masked() ? c : c * repeats(c, view.m(), !wide ? 32 : large ? PAGE : 64);
         int lanes = powerOfTwo(ceilDiv(columns, width), Math.min(64, most));
         int vectors = wide ? powerOfTwo(ceilDiv(columns, width), MOST_VECTORS) : 1;
         long rows = ceilDiv(view.elements(), columns);
         long tiles = ceilDiv(columns, (long) lanes * width * vectors);
         long atOnce = Math.max(1, most / lanes);
         long wanted = ceilDiv(4L * limits.computeUnits(), tiles * samples);
+        long wantedApply = wide ? ceilDiv(16L * limits.computeUnits(), tiles * samples) : 4 * wanted;
         long least = ceilDiv(ceilDiv(rows, atOnce), Math.max(1, Walk.mostSteps(limits) / vectors));
         long cut = tuning.splits() != null
                 ? Math.min(tuning.splits(), ceilDiv(rows, atOnce))
@@ -64,16 +72,16 @@ record ChannelsLast(
                 wide ? vectors : 1,
                 columns,
                 Math.max(cut, least),
-                Math.max(clamp(4 * wanted, 1, Math.max(1, rows / (2 * atOnce))), least),
+                Math.max(clamp(wantedApply, 1, Math.max(1, rows / (2 * atOnce))), least),
                 samples,
                 k,
                 more);
     }
 
-    /** How often C channels are repeated side by side until a row is worth a vector; 1 where rows are too few. */
+    /** How often C channels are repeated side by side until a row is long enough; 1 where rows are too few. */
     private static long repeats(long c, long rows, long enough) {
         long repeats = 1;
-        while (c * repeats < enough || (c < enough && c * repeats % 16 != 0)) {
+        while (c * repeats < enough || (c < Math.min(enough, 64) && c * repeats % 16 != 0)) {
             repeats++;
         }
         return rows < 8 * repeats ? 1 : repeats;
@@ -142,8 +150,8 @@ record ChannelsLast(
     public KernelCall forwardFused() {
         return call(
                 "last_forward_fused",
-                defines(),
-                ceilDiv(view.c(), tile()) * samples,
+                Defines.with(defines(), "VECTORS", fusedVectors()),
+                ceilDiv(view.c(), (long) lanes * width * fusedVectors()) * samples,
                 List.of(
                         Slot.X,
                         Slot.Z,
@@ -212,8 +220,8 @@ record ChannelsLast(
     public KernelCall backwardFused() {
         return call(
                 "last_backward_fused",
-                defines(),
-                ceilDiv(view.c(), tile()) * samples,
+                Defines.with(defines(), "VECTORS", fusedVectors()),
+                ceilDiv(view.c(), (long) lanes * width * fusedVectors()) * samples,
                 List.of(
                         Slot.X,
                         Slot.Z,
@@ -238,6 +246,10 @@ record ChannelsLast(
 
     private long places() {
         return Math.max(1, view.s());
+    }
+
+    private int fusedVectors() {
+        return Math.min(vectors, powerOfTwo(ceilDiv(view.c(), width), MOST_VECTORS_FUSED));
     }
 
     private long tile() {

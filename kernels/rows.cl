@@ -190,13 +190,17 @@ INLINE void backward_rows(
 }
 #endif
 
-/* The value about which a row's values are summed. */
-INLINE float shift_of(const __global storage *x, const __global storage *addend, long at) {
+/* The value about which a row's values are summed, if there is such a row. */
+INLINE float shift_of(const __global storage *x, const __global storage *addend, long at, int there) {
     float shift = 0.0f;
 #if CENTERED
-    shift = UNPACK1(x + at);
+    if (there) {
+        shift = UNPACK1(x + at);
 #if ADDEND
-    shift += UNPACK1(addend + at);
+        shift += UNPACK1(addend + at);
+#endif
+    }
+#if ADDEND
     shift_is_read();
 #endif
 #endif
@@ -215,7 +219,7 @@ KERNEL(rows_forward_fused)
     realv sum = REALV_ZERO;
     realv square = REALV_ZERO;
     long at = min(from + ROW, to - 1) * D;
-    float shift = shift_of(x, addend, at);
+    float shift = shift_of(x, addend, at, from + ROW < to);
     run_moments(
         x + at, addend + at, written + at, from + ROW < to ? D : 0, shift, 1.0f, ahead_by(FETCH_AHEAD), &sum, &square);
     for (long first = from; first < to; first += ROWS) {
@@ -248,7 +252,7 @@ KERNEL(rows_forward_fused)
             stats[row] = own;
         }
         long next = min(row + ROWS, to - 1) * D;
-        shift = shift_of(x, addend, next);
+        shift = shift_of(x, addend, next, row + ROWS < to);
 #ifdef FLAT_PLANES
         if (FLAT(S)) {
             if (row + 1 < to) {

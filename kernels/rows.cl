@@ -16,8 +16,9 @@
  *   <family>_rows_columns_partial   tiles*C*splits groups reads x, dy  writes partials            2R
  *
  * stats: rows x (mean high, mean low, invStd, variance). Partials: (sum dy, sum dy*xHat) as reals; of each plane in
- * the order of the tensor, which is [sample][C]; with ELEMENTWISE 1, [groups*LOCAL_SIZE/SPAN][C*S].
- * The bytes hold where a row stays near the compute unit between two passes over it. y may be x, dx may be dy.
+ * the order of the tensor, which is [sample][C]; with ELEMENTWISE 1, [groups, or splits, *LOCAL_SIZE/SPAN][C*S].
+ * The bytes hold where a row, or HEIGHT of each work-item's, stays near the compute unit between two passes over it; they
+ * do not count z, dz, the addend and the sum. y may be x, dx may be dy.
  * Local memory: 2*LOCAL_SIZE reals where LOCAL_SIZE > 1; a tree for each row (and plane, in the backward), in loops
  * that are as long for every work-item.
  *

@@ -100,7 +100,7 @@ public final class Tuner {
             }
             Map<Plan, Double> found = gains(layers, pass, sets);
             Map<Tuning, Double> gained = new LinkedHashMap<>();
-            plans.forEach((tuning, plan) -> gained.put(tuning, Objects.requireNonNull(found.get(plan))));
+            plans.forEach((tuning, plan) -> gained.put(tuning, found.getOrDefault(plan, 0.0)));
             BenchLayer any = layers.values().iterator().next();
             gains.computeIfAbsent(
                             any.layer().shapeClass(computed(pass), sets.get(0).x()), s -> new ArrayList<>())
@@ -164,13 +164,26 @@ public final class Tuner {
         return all;
     }
 
-    /** How much faster each plan is than the first. */
+    /** How much faster each plan is than the first; 0 of one that the device refuses. */
     private Map<Plan, Double> gains(Map<Plan, BenchLayer> layers, Pass pass, TensorSets sets) {
-        Map<Plan, Double> gains = time(layers, pass, sets, 1);
-        Map<Plan, BenchLayer> hopeful = new LinkedHashMap<>(layers);
+        Map<Plan, BenchLayer> able = new LinkedHashMap<>(layers);
+        Plan own = layers.keySet().iterator().next();
+        able.entrySet().removeIf(e -> !e.getKey().equals(own) && refused(e.getValue(), pass, sets));
+        Map<Plan, Double> gains = time(able, pass, sets, 1);
+        Map<Plan, BenchLayer> hopeful = new LinkedHashMap<>(able);
         hopeful.keySet().removeIf(plan -> Objects.requireNonNull(gains.get(plan)) < 1 / HOPELESS);
         gains.putAll(time(hopeful, pass, sets, rounds));
         return gains;
+    }
+
+    private boolean refused(BenchLayer layer, Pass pass, TensorSets sets) {
+        try {
+            layer.enqueue(pass, sets.get(0));
+            device.finish();
+            return false;
+        } catch (DeviceException e) {
+            return true;
+        }
     }
 
     private Map<Plan, Double> time(Map<Plan, BenchLayer> layers, Pass pass, TensorSets sets, int count) {

@@ -28,9 +28,10 @@ import picocli.CommandLine.Spec;
 /** {@code normcl tune}: finds out what a device's plans had better choose, and keeps it for all layers opened later. */
 @Command(
         name = "tune",
-        description = "Time, on one device, what plans may choose (the family of kernels, one launch or several,"
-                + " whether stores past the caches pay) for the shapes of a suite of normcl bench. What is faster than the plan's own choice"
-                + " is kept in the user's configuration folder, for all layers opened later on that device.",
+        description =
+                "Time, on one device, what plans may choose (the family of kernels, one launch or several,"
+                        + " whether stores past the caches pay, the sizes of vectors, groups and cuts) for the shapes of a suite of"
+                        + " normcl bench. What is faster than the plan's own choice is kept in the user's configuration folder, for all layers opened later on that device.",
         sortOptions = false)
 final class TuneCommand implements Callable<Integer> {
     @Spec

@@ -325,7 +325,7 @@ public final class Device implements AutoCloseable {
     public Kernel kernel(String file, String name, Map<String, String> defines) {
         Program program = program(file, defines);
         return program.kernels()
-                .compute(name, (n, known) -> known == null || known.isClosed() ? create(program, n) : known);
+                .compute(name, (n, known) -> known == null || known.isClosed() ? create(program, file, n) : known);
     }
 
     /**
@@ -340,7 +340,7 @@ public final class Device implements AutoCloseable {
      * @throws DeviceException if it doesn't build, or has no such kernel
      */
     public Kernel newKernel(String file, String name, Map<String, String> defines) {
-        return create(program(file, defines), name);
+        return create(program(file, defines), file, name);
     }
 
     private Program program(String file, Map<String, String> defines) {
@@ -348,11 +348,11 @@ public final class Device implements AutoCloseable {
         return programs.computeIfAbsent(new ProgramKey(file, Map.copyOf(defines)), this::build);
     }
 
-    private Kernel create(Program program, String name) {
+    private Kernel create(Program program, String file, String name) {
         cl_kernel handle = Status.create(
                 "clCreateKernel",
                 status -> CL.clCreateKernel(program.handle(), name, status),
-                () -> "kernel=" + name + ", device=" + label);
+                () -> "kernel=" + name + ", file=" + file + ", device=" + label);
         Kernel kernel = new Kernel(this, name, Handles.opened(handle));
         kernels.add(kernel);
         return kernel;
@@ -413,8 +413,8 @@ public final class Device implements AutoCloseable {
      * @param range the index space; an empty one launches nothing
      * @param args the kernel's arguments in order: {@link Buffer}, {@link Integer}, {@link Long}, {@link Float} or
      *     {@code float[]} (a vector)
-     * @throws IllegalArgumentException if a buffer is empty or on another device, or local memory exceeds the limit
-     * @throws IllegalStateException if this device or a buffer is closed
+     * @throws IllegalArgumentException if a buffer is empty or on another device
+     * @throws IllegalStateException if this device, the kernel or a buffer is closed
      * @throws DeviceException if the driver refuses; the message has the kernel, the sizes and the device
      */
     public void enqueue(Kernel kernel, Range range, Object... args) {

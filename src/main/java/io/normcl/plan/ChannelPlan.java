@@ -10,7 +10,7 @@ import java.util.Map;
  * The passes of batch norm over a channel view.
  *
  * <p>On a CPU the wide family runs, elsewhere the cooperative one. A pass runs in one launch where its channels can be
- * held near the compute units ({@code holds} of the layout's launches has the rule), else in three: partial results,
+ * held near the compute units, on a CPU in part ({@code holds} of the layout's launches has the rule), else in three: partial results,
  * their merge per channel, and the pass that uses it. Synchronized batch norm is the plan of three with the host's
  * merge in place of the middle one.
  */

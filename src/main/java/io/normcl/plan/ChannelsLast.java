@@ -46,8 +46,8 @@ record ChannelsLast(
             ChannelView view, long samples, long k, Map<String, String> more, Form form, Limits limits, Tuning tuning) {
         boolean wide = tuning.family(limits) == Family.WIDE;
         long c = view.c();
-        int most = tuning.mostItems(limits);
         int width = tuning.width(limits, c);
+        int most = (int) Math.min(tuning.mostItems(limits), Math.max(1, itemsOfTrees(width, limits)));
         boolean large = view.elements() >= 64 * PAGE * ceilDiv(4L * limits.computeUnits(), samples);
         long columns = form.masked() ? c : c * repeats(c, view.m(), !wide ? 32 : large ? PAGE : 64);
         int lanes = powerOfTwo(ceilDiv(columns, width), Math.min(64, most));
@@ -76,6 +76,11 @@ record ChannelsLast(
                 samples,
                 k,
                 more);
+    }
+
+    /** Work-items whose trees take half of the local memory: two reals for each value of a vector. */
+    private static long itemsOfTrees(int width, Limits limits) {
+        return Long.highestOneBit(limits.localMemoryBytes() / 2 / (16L * width));
     }
 
     /** How often C channels are repeated side by side until a row is long enough; 1 where rows are too few. */

@@ -26,7 +26,7 @@ public final class RowPlan {
     /** Values that one work-group takes at most: some drivers give up on a work-item that loops for too long. */
     private static final long MOST_OF_A_GROUP = 131_072;
 
-    /** Rows whose part of dGamma and dBeta is added up in floats before it goes to memory. */
+    /** Rows whose part of dGamma and dBeta is added up before it goes to memory. */
     private static final long HEIGHT = 4;
 
     private final RowView view;
@@ -244,8 +244,14 @@ public final class RowPlan {
                 form.backwardBytes(view.elements(), 3, 1));
     }
 
+    /** There must be blocks of rows for all units, and those in flight must fit half the cache. */
     private boolean inOnePass() {
-        return c == 1 && view.rows() / (HEIGHT * atOnce) >= (wide ? 1L : 8L) * limits.computeUnits();
+        long units = limits.computeUnits();
+        long blocks = view.rows() / (HEIGHT * atOnce);
+        long blockBytes = 2 * HEIGHT * atOnce * view.d() * form.type().bytes();
+        return c == 1
+                && blocks >= (wide ? 1L : 8L) * units
+                && blockBytes * Math.min(blocks, units) <= Walk.cache(limits) / 2;
     }
 
     /** Sums down the columns: dGamma and dBeta where each value of a row has its own. */
@@ -342,10 +348,11 @@ public final class RowPlan {
         long units = limits.computeUnits();
         long rowBytes = view.d() * form.type().bytes() * tensors;
         boolean small = view.elements() <= 32_768;
-        return small
-                || (view.rows() >= (wide ? 4L : 1L) * units
-                        && rowBytes * Math.min(view.rows(), units) <= Walk.cache(limits) / 2
-                        && view.d() * tensors <= MOST_OF_A_GROUP);
+        return Walk.steps(view.d(), width, span) <= Walk.mostSteps(limits)
+                && (small
+                        || (view.rows() >= (wide ? 4L : 1L) * units
+                                && rowBytes * Math.min(view.rows(), units) <= Walk.cache(limits) / 2
+                                && view.d() * tensors <= MOST_OF_A_GROUP));
     }
 
     private long groups() {

@@ -1,0 +1,49 @@
+package io.normcl.plan;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+
+import io.normcl.device.Limits;
+import io.normcl.tensor.RowView;
+import io.normcl.tensor.RowView.Order;
+import java.util.List;
+import org.junit.jupiter.api.Test;
+
+/** What layer norm's plans choose; no device needed. */
+class RowPlanTest {
+    private static final Limits GPU =
+            new Limits(false, 132, 1024, 48 << 10, 1L << 36, 1L << 37, 50 << 20, true, Long.MAX_VALUE);
+    private static final Limits SHORT_LOOPS =
+            new Limits(true, 4, 1024, 32 << 10, 1L << 32, 1L << 33, 32 << 20, false, 65_535);
+
+    private static List<String> backward(long rows, long d) {
+        return kernels(RowPlan.backward(view(rows, d), RowRule.STANDARD, Form.PLAIN, GPU, Tuning.NONE, true, true));
+    }
+
+    private static RowView view(long rows, long d) {
+        return new RowView(rows, 1, d, 1, Order.ROWS);
+    }
+
+    private static List<String> kernels(Plan plan) {
+        return plan.calls().stream().map(KernelCall::kernel).toList();
+    }
+
+    @Test
+    void rowsOfWhichFourStayNearGiveTheirColumnsBesides() {
+        assertEquals(List.of("cooperative_rows_backward_fused", "channel_backward_finalize"), backward(65_536, 4096));
+        assertEquals(
+                List.of(
+                        "cooperative_rows_columns_partial",
+                        "channel_backward_finalize",
+                        "cooperative_rows_backward_fused"),
+                backward(65_536, 8192));
+    }
+
+    @Test
+    void noLoopIsLongerThanTheDeviceGoesThrough() {
+        for (int width : new int[] {16, 1}) {
+            Plan plan = RowPlan.forward(
+                    view(64, 100_000), RowRule.STANDARD, Form.PLAIN, SHORT_LOOPS, Tuning.NONE.withWidth(width));
+            assertEquals(width == 16 ? 1 : 3, plan.calls().size());
+        }
+    }
+}

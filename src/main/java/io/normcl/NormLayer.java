@@ -58,7 +58,6 @@ public abstract sealed class NormLayer implements AutoCloseable permits BatchNor
     private final Deque<Memory> free = new ArrayDeque<>();
     private final Map<PlanKey, Plan> plans = new HashMap<>();
     private final IdentityHashMap<KernelCall, Kernel> kernels = new IdentityHashMap<>();
-    private final Map<Object, Kernel> variants = new HashMap<>();
     private boolean closed;
 
     /**
@@ -182,7 +181,6 @@ public abstract sealed class NormLayer implements AutoCloseable permits BatchNor
     @Override
     public void close() {
         closed = true;
-        variants.values().forEach(Kernel::close);
         owned.forEach(Buffer::close);
     }
 
@@ -381,10 +379,7 @@ public abstract sealed class NormLayer implements AutoCloseable permits BatchNor
     }
 
     void launch(KernelCall call, Map<Slot, Object> slots) {
-        Kernel kernel = kernels.computeIfAbsent(
-                call,
-                c -> variants.computeIfAbsent(
-                        List.of(c.kernel(), c.defines()), v -> device.newKernel(c.file(), c.kernel(), c.defines())));
+        Kernel kernel = kernels.computeIfAbsent(call, c -> device.kernel(c.file(), c.kernel(), c.defines()));
         Object[] args = call.args().toArray();
         for (int i = 0; i < args.length; i++) {
             if (args[i] instanceof Slot slot) {

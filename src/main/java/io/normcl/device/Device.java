@@ -60,7 +60,6 @@ public final class Device implements AutoCloseable {
     private final boolean owned;
     private final Map<ProgramKey, Program> programs = new HashMap<>();
     private final Set<Buffer> buffers = Collections.newSetFromMap(new IdentityHashMap<>());
-    private final Set<Kernel> kernels = Collections.newSetFromMap(new IdentityHashMap<>());
     private @Nullable Buffer workspace;
     private ByteBuffer staging = direct(0);
     private final List<ByteBuffer> inFlight = new ArrayList<>();
@@ -323,43 +322,15 @@ public final class Device implements AutoCloseable {
      *     the whole log
      */
     public Kernel kernel(String file, String name, Map<String, String> defines) {
-        Program program = program(file, defines);
-        return program.kernels()
-                .compute(name, (n, known) -> known == null || known.isClosed() ? create(program, file, n) : known);
-    }
-
-    /**
-     * A kernel like that of {@link #kernel}, but an object of the caller's own, so that no launch of another's comes
-     * between two of its own and changes arguments. The caller closes it.
-     *
-     * @param file as for {@link #kernel}
-     * @param name as for {@link #kernel}
-     * @param defines as for {@link #kernel}
-     * @return a new object
-     * @throws IllegalArgumentException if there is no such file
-     * @throws DeviceException if it doesn't build, or has no such kernel
-     */
-    public Kernel newKernel(String file, String name, Map<String, String> defines) {
-        return create(program(file, defines), file, name);
-    }
-
-    private Program program(String file, Map<String, String> defines) {
         requireOpen();
-        return programs.computeIfAbsent(new ProgramKey(file, Map.copyOf(defines)), this::build);
-    }
-
-    private Kernel create(Program program, String file, String name) {
-        cl_kernel handle = Status.create(
-                "clCreateKernel",
-                status -> CL.clCreateKernel(program.handle(), name, status),
-                () -> "kernel=" + name + ", file=" + file + ", device=" + label);
-        Kernel kernel = new Kernel(this, name, Handles.opened(handle));
-        kernels.add(kernel);
-        return kernel;
-    }
-
-    void forget(Kernel kernel) {
-        kernels.remove(kernel);
+        Program program = programs.computeIfAbsent(new ProgramKey(file, Map.copyOf(defines)), this::build);
+        return program.kernels().computeIfAbsent(name, n -> {
+            cl_kernel handle = Status.create(
+                    "clCreateKernel",
+                    status -> CL.clCreateKernel(program.handle(), n, status),
+                    () -> "kernel=" + n + ", file=" + file + ", device=" + label);
+            return new Kernel(this, n, Handles.opened(handle));
+        });
     }
 
     private Program build(ProgramKey key) {
@@ -414,7 +385,7 @@ public final class Device implements AutoCloseable {
      * @param args the kernel's arguments in order: {@link Buffer}, {@link Integer}, {@link Long}, {@link Float} or
      *     {@code float[]} (a vector)
      * @throws IllegalArgumentException if a buffer is empty or on another device
-     * @throws IllegalStateException if this device, the kernel or a buffer is closed
+     * @throws IllegalStateException if this device or a buffer is closed
      * @throws DeviceException if the driver refuses; the message has the kernel, the sizes and the device
      */
     public void enqueue(Kernel kernel, Range range, Object... args) {
@@ -533,8 +504,8 @@ public final class Device implements AutoCloseable {
         }
         Status.of(() -> CL.clFinish(queue));
         List.copyOf(buffers).forEach(Buffer::close);
-        List.copyOf(kernels).forEach(Kernel::close);
         for (Program program : programs.values()) {
+            program.kernels().values().forEach(k -> Handles.release(() -> CL.clReleaseKernel(k.handle())));
             Handles.release(() -> CL.clReleaseProgram(program.handle()));
         }
         programs.clear();

@@ -7,16 +7,12 @@ import org.jocl.Sizeof;
 import org.jocl.cl_kernel;
 import org.jspecify.annotations.Nullable;
 
-/**
- * A compiled kernel of one device. Arguments are handed over at {@link Device#enqueue}; those that are the same as at this
- * object's last launch are not set again. Closed at the latest with the device.
- */
-public final class Kernel implements AutoCloseable {
+/** A compiled kernel of one device; the device owns it. Arguments are handed over at {@link Device#enqueue}. */
+public final class Kernel {
     private final Device device;
     private final String name;
     private final cl_kernel handle;
     private @Nullable Object[] set = new Object[0];
-    private boolean closed;
 
     Kernel(Device device, String name, cl_kernel handle) {
         this.device = device;
@@ -37,35 +33,17 @@ public final class Kernel implements AutoCloseable {
         return device;
     }
 
-    /** Releases it; a second call does nothing. */
-    @Override
-    public void close() {
-        if (!closed) {
-            closed = true;
-            set = new Object[0];
-            device.forget(this);
-            Handles.release(() -> CL.clReleaseKernel(handle));
-        }
-    }
-
-    boolean isClosed() {
-        return closed;
-    }
-
     cl_kernel handle() {
         return handle;
     }
 
     /**
-     * Sets the arguments that differ from those of the last launch. A buffer is the same only as one object: another at
-     * the address of one that is closed is set.
+     * Sets the arguments that differ from those of the last launch, whichever layer's it was. A buffer is the same only
+     * as one object: another at the address of one that is closed is set.
      *
      * @return how many were set
      */
     int arguments(Object[] args) {
-        if (closed) {
-            throw new IllegalStateException("a closed kernel can't be launched: kernel=" + name);
-        }
         int changed = 0;
         if (set.length != args.length) {
             set = new Object[args.length];

@@ -4,7 +4,6 @@ import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotEquals;
-import static org.junit.jupiter.api.Assertions.assertSame;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -205,34 +204,6 @@ class DeviceTest {
             refused(DeviceException.class, () -> kernel.arguments(new Object[] {x, x, x, 3, eps}));
             assertEquals(1, kernel.arguments(new Object[] {x, x, x, 2L, eps})); // what was refused is not taken as set
         }
-    }
-
-    @Test
-    void kernelsOfTheirOwnKeepTheirArguments() {
-        int before = Device.liveHandles();
-        try (Device device = Rig.open();
-                Buffer x = device.allocate(16)) {
-            float[] eps = {1, 2};
-            Object[] args = {x, x, x, 1L, eps};
-            Kernel shared = device.kernel("channel.cl", "channel_stats_running", Map.of());
-            Kernel own = device.newKernel("channel.cl", "channel_stats_running", Map.of());
-            assertSame(shared, device.kernel("channel.cl", "channel_stats_running", Map.of()));
-            assertEquals(5, own.arguments(args));
-            assertEquals(5, shared.arguments(new Object[] {x, x, x, 2L, eps}));
-            assertEquals(0, own.arguments(args));
-            int held = Device.liveHandles();
-            own.close();
-            own.close();
-            assertEquals(held - 1, Device.liveHandles());
-            refused(IllegalStateException.class, () -> own.arguments(args));
-            shared.close();
-            assertEquals(
-                    5,
-                    device.kernel("channel.cl", "channel_stats_running", Map.of())
-                            .arguments(args));
-            device.newKernel("channel.cl", "channel_stats_running", Map.of()); // left to the device
-        }
-        assertEquals(before, Device.liveHandles());
     }
 
     @Test

@@ -40,17 +40,6 @@
 #define CHANNELS 1
 #endif
 
-/* Where the statistics of a plane begin: its row's, or its channel's. */
-INLINE long stats_of(long plane, long channel, long K, long S) {
-#if PER_PLACE
-    return plane / K * S;
-#elif ROW_STATS
-    return plane / K;
-#else
-    return channel;
-#endif
-}
-
 /* The sample of piece number `index` of a channel, which is a row or plane of the whole tensor where ROW_STATS is 1. */
 INLINE long sample_of(long index, long pieces, long channel, long planes) {
     return ROW_STATS ? channel / planes : index / pieces;

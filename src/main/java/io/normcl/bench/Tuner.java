@@ -148,10 +148,13 @@ public final class Tuner {
                 }
             }
         }
-        for (int width : own == Family.WIDE ? new int[] {8} : new int[] {1, 2, 4, 8}) {
-            for (int items : own == Family.WIDE ? new int[] {1} : new int[] {64, 128, 256, 512}) {
-                Tuning of = Tuning.NONE.withWidth(width);
-                all.add(own == Family.WIDE ? of : of.withItems(items));
+        if (own == Family.WIDE) {
+            all.add(Tuning.NONE.withWidth(8));
+        } else {
+            for (int width : new int[] {1, 2, 4, 8}) {
+                for (int items : new int[] {64, 128, 256, 512}) {
+                    all.add(Tuning.NONE.withWidth(width).withItems(items));
+                }
             }
         }
         for (int splits : pass == Pass.FORWARD_EVALUATION ? new int[0] : new int[] {1, 4, 16, 64}) {

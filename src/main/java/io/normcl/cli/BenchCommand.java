@@ -3,6 +3,7 @@ package io.normcl.cli;
 import io.normcl.bench.BenchCase;
 import io.normcl.bench.BenchCase.Op;
 import io.normcl.bench.BenchCase.Pass;
+import io.normcl.bench.HostWarmUp;
 import io.normcl.bench.LayerBench;
 import io.normcl.bench.Listing;
 import io.normcl.bench.Suite;
@@ -154,7 +155,9 @@ final class BenchCommand implements Callable<Integer> {
                 out.println(first.description());
             }
             try (Listing listing = new Listing(out, format, LayerBench.COLUMNS)) {
+                HostWarmUp host = new HostWarmUp();
                 for (BenchCase timed : cases) {
+                    host.of(first, timed);
                     LayerBench.run(first, timed, settings, row -> listing.add(row.cells()), err::println);
                 }
             }

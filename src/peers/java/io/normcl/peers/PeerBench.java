@@ -3,6 +3,7 @@ package io.normcl.peers;
 import io.normcl.bench.BenchCase;
 import io.normcl.bench.BenchCase.Op;
 import io.normcl.bench.BenchCase.Pass;
+import io.normcl.bench.HostWarmUp;
 import io.normcl.bench.Rounds;
 import io.normcl.bench.Rounds.Millis;
 import io.normcl.bench.StreamingCopy;
@@ -111,7 +112,9 @@ public final class PeerBench implements Callable<Integer> {
                     + Loader.getVersion("org.bytedeco", "pytorch") + ", " + threads + " threads each, " + rounds + " rounds");
             about.forEach(System.out::println);
             csv.println(Result.HEADER);
+            HostWarmUp host = new HostWarmUp();
             for (Chosen chosen : cases) {
+                host.of(opened.device(), chosen.timed());
                 for (Result result : run(opened, chosen.suite(), chosen.timed())) {
                     results.add(result);
                     csv.println(result.csv());

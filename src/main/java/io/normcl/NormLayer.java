@@ -58,6 +58,7 @@ public abstract sealed class NormLayer implements AutoCloseable permits BatchNor
     private final Deque<Memory> free = new ArrayDeque<>();
     private final Map<PlanKey, Plan> plans = new HashMap<>();
     private final IdentityHashMap<KernelCall, Kernel> kernels = new IdentityHashMap<>();
+    private final Map<Object, Kernel> lent = new HashMap<>();
     private boolean closed;
 
     /**
@@ -181,6 +182,8 @@ public abstract sealed class NormLayer implements AutoCloseable permits BatchNor
     @Override
     public void close() {
         closed = true;
+        lent.values().forEach(Kernel::handBack);
+        lent.clear();
         owned.forEach(Buffer::close);
     }
 
@@ -379,7 +382,10 @@ public abstract sealed class NormLayer implements AutoCloseable permits BatchNor
     }
 
     void launch(KernelCall call, Map<Slot, Object> slots) {
-        Kernel kernel = kernels.computeIfAbsent(call, c -> device.kernel(c.file(), c.kernel(), c.defines()));
+        Kernel kernel = kernels.computeIfAbsent(
+                call,
+                c -> lent.computeIfAbsent(
+                        List.of(c.kernel(), c.defines()), own -> device.lend(c.file(), c.kernel(), c.defines())));
         Object[] args = call.args().toArray();
         for (int i = 0; i < args.length; i++) {
             if (args[i] instanceof Slot slot) {

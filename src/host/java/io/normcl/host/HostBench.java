@@ -181,7 +181,7 @@ public class HostBench {
         }
     }
 
-    /** Two batch norms by turns, over two tensors each: the kernel is one, and most of its arguments change. */
+    /** Two batch norms by turns, over two tensors each. */
     @Benchmark
     public void batchNormForwardByTurns() {
         for (int i = 0; i < CALLS; i += 2) {

@@ -49,7 +49,8 @@ public final class Device implements AutoCloseable {
 
     private record ProgramKey(String file, Map<String, String> defines) {}
 
-    private record Program(cl_program handle, Map<String, Kernel> kernels) {}
+    /** A program, its kernels that all share, and every kernel made of it. */
+    private record Program(cl_program handle, Map<String, Kernel> shared, List<Kernel> all) {}
 
     private final Description description;
     private final String label;
@@ -312,7 +313,8 @@ public final class Device implements AutoCloseable {
     }
 
     /**
-     * Gives the kernel of a file on the class path, compiling it at the first call for these defines.
+     * Gives the kernel of a file on the class path, compiling it at the first call for these defines. All who ask for it
+     * get the same object.
      *
      * @param file the file below {@code kernels/}
      * @param name the kernel's name
@@ -322,15 +324,44 @@ public final class Device implements AutoCloseable {
      *     the whole log
      */
     public Kernel kernel(String file, String name, Map<String, String> defines) {
+        Program program = program(file, defines);
+        return program.shared().computeIfAbsent(name, n -> create(program, file, n));
+    }
+
+    /**
+     * Lends a kernel like that of {@link #kernel}, but one that nobody else has until {@link Kernel#handBack}, so that
+     * no launch of another's comes between and changes arguments. What was handed back is lent first: some drivers compile
+     * for each object.
+     *
+     * @param file as for {@link #kernel}
+     * @param name as for {@link #kernel}
+     * @param defines as for {@link #kernel}
+     * @return the kernel; this device owns it
+     * @throws DeviceException as for {@link #kernel}
+     */
+    public Kernel lend(String file, String name, Map<String, String> defines) {
+        Program program = program(file, defines);
+        for (Kernel kernel : program.all()) {
+            if (kernel.name().equals(name) && kernel.lend()) {
+                return kernel;
+            }
+        }
+        return create(program, file, name);
+    }
+
+    private Program program(String file, Map<String, String> defines) {
         requireOpen();
-        Program program = programs.computeIfAbsent(new ProgramKey(file, Map.copyOf(defines)), this::build);
-        return program.kernels().computeIfAbsent(name, n -> {
-            cl_kernel handle = Status.create(
-                    "clCreateKernel",
-                    status -> CL.clCreateKernel(program.handle(), n, status),
-                    () -> "kernel=" + n + ", file=" + file + ", device=" + label);
-            return new Kernel(this, n, Handles.opened(handle));
-        });
+        return programs.computeIfAbsent(new ProgramKey(file, Map.copyOf(defines)), this::build);
+    }
+
+    private Kernel create(Program program, String file, String name) {
+        cl_kernel handle = Status.create(
+                "clCreateKernel",
+                status -> CL.clCreateKernel(program.handle(), name, status),
+                () -> "kernel=" + name + ", file=" + file + ", device=" + label);
+        Kernel kernel = new Kernel(this, name, Handles.opened(handle));
+        program.all().add(kernel);
+        return kernel;
     }
 
     private Program build(ProgramKey key) {
@@ -348,7 +379,7 @@ public final class Device implements AutoCloseable {
             int status = Status.of(
                     () -> CL.clBuildProgram(handle, 1, new cl_device_id[] {id}, options.toString(), null, null));
             if (status == CL.CL_SUCCESS) {
-                return new Program(Handles.opened(handle), new HashMap<>());
+                return new Program(Handles.opened(handle), new HashMap<>(), new ArrayList<>());
             }
             String log = buildLog(handle);
             Status.of(() -> CL.clReleaseProgram(handle));
@@ -505,7 +536,7 @@ public final class Device implements AutoCloseable {
         Status.of(() -> CL.clFinish(queue));
         List.copyOf(buffers).forEach(Buffer::close);
         for (Program program : programs.values()) {
-            program.kernels().values().forEach(k -> Handles.release(() -> CL.clReleaseKernel(k.handle())));
+            program.all().forEach(k -> Handles.release(() -> CL.clReleaseKernel(k.handle())));
             Handles.release(() -> CL.clReleaseProgram(program.handle()));
         }
         programs.clear();

@@ -13,6 +13,7 @@ public final class Kernel {
     private final String name;
     private final cl_kernel handle;
     private @Nullable Object[] set = new Object[0];
+    private boolean spare;
 
     Kernel(Device device, String name, cl_kernel handle) {
         this.device = device;
@@ -29,6 +30,22 @@ public final class Kernel {
         return name;
     }
 
+    /** Ends a {@link Device#lend}: whoever is lent it next launches it. */
+    public void handBack() {
+        spare = true;
+    }
+
+    /**
+     * Takes it out of those that were handed back.
+     *
+     * @return whether it was one
+     */
+    boolean lend() {
+        boolean was = spare;
+        spare = false;
+        return was;
+    }
+
     Device device() {
         return device;
     }
@@ -38,8 +55,8 @@ public final class Kernel {
     }
 
     /**
-     * Sets the arguments that differ from those of the last launch, whichever layer's it was. A buffer is the same only
-     * as one object: another at the address of one that is closed is set.
+     * Sets the arguments that differ from those of this object's last launch. A buffer is the same only as one object:
+     * another at the address of one that is closed is set.
      *
      * @return how many were set
      */

@@ -4,6 +4,8 @@ import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotEquals;
+import static org.junit.jupiter.api.Assertions.assertNotSame;
+import static org.junit.jupiter.api.Assertions.assertSame;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -204,6 +206,30 @@ class DeviceTest {
             refused(DeviceException.class, () -> kernel.arguments(new Object[] {x, x, x, 3, eps}));
             assertEquals(1, kernel.arguments(new Object[] {x, x, x, 2L, eps})); // what was refused is not taken as set
         }
+    }
+
+    @Test
+    void aLentKernelKeepsItsArgumentsAndIsLentAgain() {
+        int before = Device.liveHandles();
+        try (Device device = Rig.open();
+                Buffer x = device.allocate(16)) {
+            float[] eps = {1, 2};
+            Object[] args = {x, x, x, 1L, eps};
+            Kernel shared = device.kernel("channel.cl", "channel_stats_running", Map.of());
+            Kernel own = device.lend("channel.cl", "channel_stats_running", Map.of());
+            Kernel others = device.lend("channel.cl", "channel_stats_running", Map.of());
+            assertSame(shared, device.kernel("channel.cl", "channel_stats_running", Map.of()));
+            assertEquals(5, own.arguments(args));
+            assertEquals(5, others.arguments(new Object[] {x, x, x, 2L, eps}));
+            assertEquals(5, shared.arguments(new Object[] {x, x, x, 3L, eps}));
+            assertEquals(0, own.arguments(args));
+            int held = Device.liveHandles();
+            others.handBack();
+            assertNotSame(others, device.lend("channel.cl", "channel_running_commit", Map.of()));
+            assertSame(others, device.lend("channel.cl", "channel_stats_running", Map.of()));
+            assertEquals(held + 1, Device.liveHandles());
+        }
+        assertEquals(before, Device.liveHandles());
     }
 
     @Test

@@ -132,7 +132,7 @@ public final class Tuner {
 
     /**
      * The overrides, those of less first: family, launches and stores in every combination; the sizes of vectors and groups,
-     * and the cut of sums, with the rest as the plan has it. One launch is not forced on a device that ends long loops, and an evaluation
+     * and the parts that sums and rows are cut into, with the rest as the plan has it. One launch is not forced on a device that ends long loops, and an evaluation
      * keeps its family, so that a sample gets the same bits in a batch of any size. Stores past the caches are given up
      * but never taken up: timed alone a pass gains by them even on a small tensor, which whatever reads it next pays for.
      */
@@ -157,7 +157,9 @@ public final class Tuner {
                 }
             }
         }
-        for (int splits : pass == Pass.FORWARD_EVALUATION ? new int[0] : new int[] {1, 4, 16, 64}) {
+        int units = device.limits().computeUnits();
+        for (int splits :
+                pass == Pass.FORWARD_EVALUATION ? new int[0] : new int[] {1, 4, 16, 64, 16 * units, 64 * units}) {
             all.add(Tuning.NONE.withSplits(splits));
         }
         all.sort(

@@ -355,9 +355,12 @@ public final class RowPlan {
                                 && view.d() * tensors <= MOST_OF_A_GROUP));
     }
 
+    /** Among how many work-groups rows are shared out. */
     private long groups() {
-        long most = Math.max((wide ? 8L : 32L) * limits.computeUnits(), view.elements() / MOST_OF_A_GROUP);
-        return clamp(Math.min(ceilDiv(view.rows(), atOnce), view.elements() / 1024), 1, most);
+        long least = view.elements() / MOST_OF_A_GROUP;
+        long wanted = Math.min((wide ? 8L : 32L) * limits.computeUnits(), view.elements() / 1024);
+        long cut = tuning.splits() != null ? tuning.splits() : wanted;
+        return clamp(Math.max(cut, least), 1, ceilDiv(view.rows(), atOnce));
     }
 
     /** Every plane, or row, as a channel of its own. */

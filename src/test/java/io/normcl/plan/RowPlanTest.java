@@ -12,6 +12,8 @@ import org.junit.jupiter.api.Test;
 class RowPlanTest {
     private static final Limits GPU =
             new Limits(false, 132, 1024, 48 << 10, 1L << 36, 1L << 37, 50 << 20, true, Long.MAX_VALUE);
+    private static final Limits CPU =
+            new Limits(true, 2, 4096, 512 << 10, 1L << 34, 1L << 35, 32 << 20, false, Long.MAX_VALUE);
     private static final Limits SHORT_LOOPS =
             new Limits(true, 4, 1024, 32 << 10, 1L << 32, 1L << 33, 32 << 20, false, 65_535);
 
@@ -45,5 +47,18 @@ class RowPlanTest {
                     view(64, 100_000), RowRule.STANDARD, Form.PLAIN, SHORT_LOOPS, Tuning.NONE.withWidth(width));
             assertEquals(width == 16 ? 1 : 3, plan.calls().size());
         }
+    }
+
+    /** As many as are asked for; no more than there are rows, and no fewer than a work-group's share allows. */
+    @Test
+    void tuningSharesRowsOut() {
+        assertEquals(16, groups(4096, 256, 16));
+        assertEquals(40, groups(40, 256, 64));
+        assertEquals(8, groups(4096, 256, 1));
+    }
+
+    private static long groups(long rows, long d, int splits) {
+        Plan plan = RowPlan.forward(view(rows, d), RowRule.STANDARD, Form.PLAIN, CPU, Tuning.NONE.withSplits(splits));
+        return plan.calls().get(0).range().globalX();
     }
 }

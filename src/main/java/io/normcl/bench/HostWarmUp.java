@@ -6,6 +6,7 @@ import io.normcl.device.Device;
 import io.normcl.plan.Tuning;
 import io.normcl.tensor.Layout;
 import java.util.EnumSet;
+import java.util.List;
 import java.util.Set;
 
 /**
@@ -19,6 +20,7 @@ public final class HostWarmUp {
     private static final long MOST_NANOS = 2_000_000_000L;
 
     private final Set<Op> warm = EnumSet.noneOf(Op.class);
+    private boolean warmSynchronized;
 
     /**
      * Calls the passes of a case's layer on a tensor of few values; each layer once.
@@ -41,6 +43,21 @@ public final class HostWarmUp {
                 }
                 device.finish();
             }
+        }
+    }
+
+    /**
+     * Does the same with steps of synchronized batch norm; once.
+     *
+     * @param devices one for each shard
+     */
+    public void ofSynchronized(List<Device> devices) {
+        if (!warmSynchronized) {
+            warmSynchronized = true;
+            BenchCase small =
+                    BenchCase.of(Op.BATCH_NORM, Layout.CHANNELS_LAST, devices.size() + "x" + BenchCase.GROUPS + "x2");
+            LayerBench.Settings settings = new LayerBench.Settings(List.of(), CALLS / 2, true, Tuning.NONE);
+            SyncBench.run(devices, small, settings, row -> {}, line -> {});
         }
     }
 }

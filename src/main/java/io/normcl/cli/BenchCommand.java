@@ -175,11 +175,13 @@ final class BenchCommand implements Callable<Integer> {
             throw new IllegalArgumentException("parts of a device must be at least one: --sync=" + sync);
         }
         PrintWriter err = spec.commandLine().getErr();
+        HostWarmUp host = new HostWarmUp();
         try (Listing listing = new Listing(out, format, SyncBench.COLUMNS)) {
             for (BenchCase timed : cases) {
                 for (int count : sync) {
                     List<Device> parts = Device.open(device + ":" + count);
                     try {
+                        host.ofSynchronized(parts);
                         SyncBench.run(parts, timed, settings, row -> listing.add(row.cells()), err::println);
                     } finally {
                         parts.forEach(Device::close);

@@ -55,9 +55,12 @@ INLINE ahead ahead_of_channels(long S, long stride) {
     return CHANNELS > 1 ? ahead_by(stride) : ahead_of_runs(S, stride);
 }
 
-/* What a walk over the pieces of a channel asks for. */
-INLINE ahead ahead_in_channel(long C, long S, long piece) {
-    return ahead_of_runs(piece, piece < S ? piece : C * S);
+/* What a walk over `count` pieces of a channel asks for; where planes are short, those of the next channel, or one that comes
+ * soon, which lie beside them. */
+INLINE ahead ahead_in_channel(long C, long S, long piece, long count) {
+    long all = max(count, 1L) * S;
+    return 4 * S <= FETCH_AHEAD && all <= 65536 ? ahead_by((FETCH_AHEAD / all + 1) * S)
+                                                : ahead_of_runs(piece, piece < S ? piece : C * S);
 }
 
 /* sum(d) and sum(d^2) over pieces of a channel, d = (x - shift)*unit. */
@@ -68,7 +71,7 @@ INLINE void channel_sums(
     long pieces = (S + piece - 1) / piece;
     realv sum = REALV_ZERO;
     realv square = REALV_ZERO;
-    ahead next = ahead_in_channel(C, S, piece);
+    ahead next = ahead_in_channel(C, S, piece, to - from);
     for (long index = from + ROW; index < to; index += ROWS) {
         long start = index % pieces * piece;
         long length = valid(lengths, sample_of(index, pieces, channel, planes), min(piece, S - start));
@@ -144,7 +147,7 @@ INLINE void channel_gradients(
     long pieces = (S + piece - 1) / piece;
     realv sum = REALV_ZERO;
     realv product = REALV_ZERO;
-    ahead next = ahead_in_channel(C, S, piece);
+    ahead next = ahead_in_channel(C, S, piece, to - from);
     for (long index = from + ROW; index < to; index += ROWS) {
         long start = index % pieces * piece;
         long length = valid(lengths, sample_of(index, pieces, channel, planes), min(piece, S - start));

@@ -385,7 +385,8 @@ public abstract sealed class NormLayer implements AutoCloseable permits BatchNor
         Kernel kernel = kernels.computeIfAbsent(
                 call,
                 c -> lent.computeIfAbsent(
-                        List.of(c.kernel(), c.defines()), own -> device.lend(c.file(), c.kernel(), c.defines())));
+                        List.of(c.file(), c.kernel(), c.defines()),
+                        own -> device.lend(c.file(), c.kernel(), c.defines())));
         Object[] args = call.args().toArray();
         for (int i = 0; i < args.length; i++) {
             if (args[i] instanceof Slot slot) {

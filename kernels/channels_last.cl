@@ -281,6 +281,9 @@ INLINE floatv gradient_at(
 #define BLOCK 8
 #define APPLY_BLOCK (LOCAL_SIZE == 1 ? 4 : 1)
 
+/* Whether two neighbouring vectors are taken at once where it applies, which together are a line of the cache. */
+#define PAIRS (STORAGE != 0 && LANES == 1 && VECTORS > 1)
+
 /* Whether rows before `end` have all of a vector. */
 INLINE int whole(patch p, long column, long end) {
     return column + WIDTH <= p.columns && end * p.columns <= p.elements;
@@ -424,18 +427,22 @@ INLINE void column_gradients(
     }
 }
 
-/* One vector over some rows. */
+/* Neighbouring vectors over some rows. */
 INLINE void block_normalize(
     const __global storage *x, const __global storage *z, __global storage *y, const __global float *gamma,
-    const __global float *beta, patch p, long column, long from, long to, column_norm own, int full) {
+    const __global float *beta, patch p, long column, long from, long to, const column_norm *own, const int vectors,
+    int full) {
     long ahead = ahead_of(p);
     for (long row = from; row < to; row += ROWS) {
-        long at = row * p.columns + column;
-        long count = full ? WIDTH : inside(p, row, column);
-        fetch(x + at + ahead);
-        floatv value = affine(load_some(x + at, count, 0.0f), at_row(own, gamma, beta, p, row));
-        value = activate(value, z + at, count);
-        store_some(counts(p, row) ? value : (floatv)(0.0f), y + at, count);
+#pragma unroll
+        for (int v = 0; v < vectors; v++) {
+            long at = row * p.columns + column + v * WIDTH;
+            long count = full ? WIDTH : inside(p, row, column);
+            fetch(x + at + ahead);
+            floatv value = affine(load_some(x + at, count, 0.0f), at_row(own[v], gamma, beta, p, row));
+            value = activate(value, z + at, count);
+            store_some(counts(p, row) ? value : (floatv)(0.0f), y + at, count);
+        }
     }
 }
 
@@ -448,12 +455,18 @@ INLINE void normalize(
     }
     for (long block = p.from + ROW; block < p.to; block += APPLY_BLOCK * ROWS) {
         long end = min(p.to, block + APPLY_BLOCK * ROWS);
-        for (int v = 0; v < VECTORS && column_of(p, v) < p.columns; v++) {
+        int v = 0;
+#if PAIRS
+        for (; v + 1 < VECTORS && whole(p, column_of(p, v + 1), end); v += 2) {
+            block_normalize(x, z, y, gamma, beta, p, column_of(p, v), block, end, own + v, 2, 1);
+        }
+#endif
+        for (; v < VECTORS && column_of(p, v) < p.columns; v++) {
             long column = column_of(p, v);
             if (whole(p, column, end)) {
-                block_normalize(x, z, y, gamma, beta, p, column, block, end, own[v], 1);
+                block_normalize(x, z, y, gamma, beta, p, column, block, end, own + v, 1, 1);
             } else {
-                block_normalize(x, z, y, gamma, beta, p, column, block, end, own[v], 0);
+                block_normalize(x, z, y, gamma, beta, p, column, block, end, own + v, 1, 0);
             }
         }
     }
@@ -462,30 +475,33 @@ INLINE void normalize(
 INLINE void block_differentiate(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
     __global storage *dz, const __global float *gamma, const __global float *beta, patch p, long column, long from,
-    long to, column_norm own, floatv offset, floatv slope, int full) {
+    long to, const column_norm *own, const floatv *offset, const floatv *slope, const int vectors, int full) {
     long ahead = ahead_of(p);
     for (long row = from; row < to; row += ROWS) {
-        long at = row * p.columns + column;
-        long count = full ? WIDTH : inside(p, row, column);
-        int masked = !counts(p, row);
-        column_norm n = at_row(own, gamma, beta, p, row);
-        fetch(x + at + ahead);
-        fetch(dy + at + ahead);
-        floatv g = gradient_at(x, z, dy, at, count, n);
+#pragma unroll
+        for (int v = 0; v < vectors; v++) {
+            long at = row * p.columns + column + v * WIDTH;
+            long count = full ? WIDTH : inside(p, row, column);
+            int masked = !counts(p, row);
+            column_norm n = at_row(own[v], gamma, beta, p, row);
+            fetch(x + at + ahead);
+            fetch(dy + at + ahead);
+            floatv g = gradient_at(x, z, dy, at, count, n);
 #if WRITE_DZ
-        store_some(masked ? (floatv)(0.0f) : g, dz + at, count);
+            store_some(masked ? (floatv)(0.0f) : g, dz + at, count);
 #endif
 #if BATCH_STATS
-        floatv d = load_some(x + at, count, 0.0f) - n.high - n.low;
+            floatv d = load_some(x + at, count, 0.0f) - n.high - n.low;
 #if ROW_STATS
-        g = fma(-d, slope, fma(g, n.gamma, -offset)) * n.inv_std;
+            g = fma(-d, slope[v], fma(g, n.gamma, -offset[v])) * n.inv_std;
 #else
-        g = fma(-d, slope, g - offset) * n.scale;
+            g = fma(-d, slope[v], g - offset[v]) * n.scale;
 #endif
 #else
-        g *= n.scale;
+            g *= n.scale;
 #endif
-        store_some(masked ? (floatv)(0.0f) : g, dx + at, count);
+            store_some(masked ? (floatv)(0.0f) : g, dx + at, count);
+        }
     }
 }
 
@@ -520,14 +536,21 @@ INLINE void differentiate(
     }
     for (long block = p.from + ROW; block < p.to; block += APPLY_BLOCK * ROWS) {
         long end = min(p.to, block + APPLY_BLOCK * ROWS);
-        for (int v = 0; v < VECTORS && column_of(p, v) < p.columns; v++) {
+        int v = 0;
+#if PAIRS
+        for (; v + 1 < VECTORS && whole(p, column_of(p, v + 1), end); v += 2) {
+            block_differentiate(
+                x, z, dy, dx, dz, gamma, beta, p, column_of(p, v), block, end, own + v, offset + v, slope + v, 2, 1);
+        }
+#endif
+        for (; v < VECTORS && column_of(p, v) < p.columns; v++) {
             long column = column_of(p, v);
             if (whole(p, column, end)) {
                 block_differentiate(
-                    x, z, dy, dx, dz, gamma, beta, p, column, block, end, own[v], offset[v], slope[v], 1);
+                    x, z, dy, dx, dz, gamma, beta, p, column, block, end, own + v, offset + v, slope + v, 1, 1);
             } else {
                 block_differentiate(
-                    x, z, dy, dx, dz, gamma, beta, p, column, block, end, own[v], offset[v], slope[v], 0);
+                    x, z, dy, dx, dz, gamma, beta, p, column, block, end, own + v, offset + v, slope + v, 1, 0);
             }
         }
     }

@@ -32,7 +32,7 @@ public final class HostWarmUp {
         if (!warm.add(timed.op())) {
             return;
         }
-        BenchCase small = BenchCase.of(timed.op(), Layout.CHANNELS_LAST, "2x" + BenchCase.GROUPS + "x2");
+        BenchCase small = small(timed.op(), 2);
         try (BenchLayer layer = BenchLayer.open(device, small, Tuning.NONE);
                 TensorSets sets = TensorSets.allocate(device, small, 1)) {
             layer.prepare(sets.get(0));
@@ -54,10 +54,12 @@ public final class HostWarmUp {
     public void ofSynchronized(List<Device> devices) {
         if (!warmSynchronized) {
             warmSynchronized = true;
-            BenchCase small =
-                    BenchCase.of(Op.BATCH_NORM, Layout.CHANNELS_LAST, devices.size() + "x" + BenchCase.GROUPS + "x2");
             LayerBench.Settings settings = new LayerBench.Settings(List.of(), CALLS / 2, true, Tuning.NONE);
-            SyncBench.run(devices, small, settings, row -> {}, line -> {});
+            SyncBench.run(devices, small(Op.BATCH_NORM, devices.size()), settings, row -> {}, line -> {});
         }
+    }
+
+    private static BenchCase small(Op op, int samples) {
+        return BenchCase.of(op, Layout.CHANNELS_LAST, samples + "x" + BenchCase.GROUPS + "x2");
     }
 }

@@ -132,9 +132,10 @@ public final class Tuner {
 
     /**
      * The overrides, those of less first: family, launches and stores in every combination; the sizes of vectors and groups,
-     * and the parts that sums and rows are cut into, with the rest as the plan has it. One launch is not forced on a device that ends long loops, and an evaluation
-     * keeps its family, so that a sample gets the same bits in a batch of any size. Stores past the caches are given up
-     * but never taken up: timed alone a pass gains by them even on a small tensor, which whatever reads it next pays for.
+     * and the parts that sums and rows are cut into, with the rest as the plan has it. One launch is not forced on a device
+     * that ends long loops, and an evaluation keeps its family, so that a sample gets the same bits in a batch of any size.
+     * Stores past the caches are given up but never taken up: timed alone a pass gains by them even on a small tensor,
+     * which whatever reads it next pays for.
      */
     private List<Tuning> candidates(Pass pass) {
         Family own = Tuning.NONE.family(device.limits());

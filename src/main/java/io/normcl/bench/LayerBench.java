@@ -131,7 +131,7 @@ public final class LayerBench {
             });
         }
         layer.prepare(sets.get(0));
-        List<Millis> millis = Rounds.time(things, sets.size(), settings.rounds(), () -> {});
+        List<Millis> millis = Rounds.time(things, sets.size(), settings.rounds(), 0);
         double copy =
                 Math.max(millis.get(0).gigabytes(plain.bytes()), millis.get(1).gigabytes(streaming.bytes()));
         List<Row> rows = new ArrayList<>();

@@ -49,10 +49,11 @@ public final class Rounds {
      * @param things each does its work on the set of buffers of that number and waits for it
      * @param sets how many sets there are
      * @param rounds how many are timed, at least 1
-     * @param between is run before each, untimed
+     * @param rest milliseconds that threads of all may come to rest in before each; where there are any, what is timed
+     *     follows a run of the same that isn't, so that its own threads are awake as in the midst of a training
      * @return the times, in the order of the things
      */
-    public static List<Millis> time(List<IntConsumer> things, int sets, int rounds, Runnable between) {
+    public static List<Millis> time(List<IntConsumer> things, int sets, int rounds, int rest) {
         if (rounds < 1) {
             throw new IllegalArgumentException("there must be at least one round: rounds=" + rounds);
         }
@@ -60,7 +61,10 @@ public final class Rounds {
         int next = 0;
         for (int round = -WARM_UP; round < rounds; round++) {
             for (int i = 0; i < millis.length; i++) {
-                between.run();
+                if (rest > 0) {
+                    sleep(rest);
+                    things.get(i).accept(next++ % sets);
+                }
                 int set = next++ % sets;
                 long start = System.nanoTime();
                 things.get(i).accept(set);
@@ -68,5 +72,13 @@ public final class Rounds {
             }
         }
         return Arrays.stream(millis).map(Millis::of).toList();
+    }
+
+    private static void sleep(int millis) {
+        try {
+            Thread.sleep(millis);
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+        }
     }
 }

@@ -128,7 +128,7 @@ public final class SyncBench {
             }
             Steps steps = new Steps(devices, norms, sets, parameters);
             List<Millis> millis =
-                    Rounds.time(List.of(steps::local, steps::synchronizedStep), count, settings.rounds(), () -> {});
+                    Rounds.time(List.of(steps::local, steps::synchronizedStep), count, settings.rounds(), 0);
             rows.accept(new Row(devices.size(), shard, millis.get(0), millis.get(1)));
         } finally {
             sets.forEach(TensorSets::close);

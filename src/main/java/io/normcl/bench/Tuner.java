@@ -199,7 +199,7 @@ public final class Tuner {
                     layer.enqueue(pass, sets.get(set));
                     device.finish();
                 }));
-        List<Millis> millis = Rounds.time(things, sets.size(), count, () -> {});
+        List<Millis> millis = Rounds.time(things, sets.size(), count, 0);
         Map<Plan, Double> gains = new HashMap<>();
         int i = 0;
         for (Plan plan : layers.keySet()) {

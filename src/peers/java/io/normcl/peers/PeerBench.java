@@ -39,7 +39,7 @@ import picocli.CommandLine.Option;
  * {@code scripts/bench}: NormCL beside oneDNN and PyTorch, on the same tensors in the same rounds.
  *
  * <p>oneDNN and PyTorch let their threads spin for a while after an operation; before anything is timed, all are let
- * come to rest, so that none takes a core from the next.
+ * come to rest, so that none takes a core from the next, and what is timed runs once untimed to wake its own.
  */
 @Command(
         name = "scripts/bench",
@@ -69,8 +69,9 @@ public final class PeerBench implements Callable<Integer> {
     @Option(
             names = "--rest",
             paramLabel = "MS",
-            description = "How long all threads may come to rest before each timing. Default: ${DEFAULT-VALUE}")
-    private int rest = 5;
+            description = "How long all threads may come to rest before an untimed run and the timed one after it."
+                    + " Default: ${DEFAULT-VALUE}")
+    private int rest = 20;
 
     @Option(names = "--out", paramLabel = "FOLDER", description = "Default: ${DEFAULT-VALUE}")
     private Path out = Path.of("out", "bench");
@@ -246,7 +247,7 @@ public final class PeerBench implements Callable<Integer> {
                 }
             }
         }
-        List<Millis> millis = Rounds.time(works, sets, rounds, this::rest);
+        List<Millis> millis = Rounds.time(works, sets, rounds, rest);
         Map<Thing, Millis> all = new HashMap<>(slow);
         for (int i = 0; i < things.size(); i++) {
             all.put(things.get(i), millis.get(2 + i));
@@ -277,14 +278,6 @@ public final class PeerBench implements Callable<Integer> {
                     remarks));
         }
         return results;
-    }
-
-    private void rest() {
-        try {
-            Thread.sleep(rest);
-        } catch (InterruptedException e) {
-            Thread.currentThread().interrupt();
-        }
     }
 
     static String lower(Enum<?> constant) {

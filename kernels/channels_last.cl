@@ -1,10 +1,10 @@
 /* Batch norm over a tensor stored (N, S, C): statistics for each channel, the mathematics of channels_first.cl.
  *
  * The tensor is walked as rows of `columns` neighbouring values, a multiple of C: a few channels are repeated side by
- * side until a row is worth a vector, or a page to the wide family; the last row may then be short, and the channel of
- * a column is column % C. A work-group takes a tile of LANES*VECTORS*WIDTH columns, LANES work-items side by side,
- * LOCAL_SIZE/LANES rows at a time. The wide family's tiles are as wide as rows where that can be, so that memory is
- * read as it lies; a few rows of a vector are taken together, so that its sums and statistics stay in registers.
+ * side until a row is worth a work-item; the last row may then be short, and the channel of a column is column % C. A
+ * work-group takes a tile of LANES*VECTORS*WIDTH columns, LANES work-items side by side, LOCAL_SIZE/LANES rows at a
+ * time. The wide family's tiles are as wide as rows where that can be and sums stay in the first cache, so that memory is
+ * read as it lies.
  *
  *   <family>_last_stats_partial     tiles*splits groups  reads x            writes partials        1R
  *   <family>_last_apply             tiles*any groups     reads x            writes y               1R + 1W
@@ -277,39 +277,43 @@ INLINE floatv gradient_at(
     return g;
 }
 
-/* Rows that a work-item takes of one vector before it goes on to the next, where it sums and where it applies. */
-#define BLOCK 8
-#define APPLY_BLOCK (LOCAL_SIZE == 1 ? 4 : 1)
+/* Rows before it are whole ones; the tensor's last may be short. */
+INLINE long whole_rows(patch p) { return min(p.to, p.elements / p.columns); }
 
-/* Whether two neighbouring vectors are taken at once where it applies, which together are a line of the cache. */
-#define PAIRS (STORAGE != 0 && LANES == 1 && VECTORS > 1)
-
-/* Whether rows before `end` have all of a vector. */
-INLINE int whole(patch p, long column, long end) {
-    return column + WIDTH <= p.columns && end * p.columns <= p.elements;
+/* Vectors of a work-item that lie in a row to their ends. */
+INLINE int whole_vectors(patch p) {
+    long rest = p.columns - column_of(p, 0);
+    return rest < WIDTH ? 0 : (int)min((long)VECTORS, (rest - WIDTH) / (LANES * WIDTH) + 1);
 }
 
-/* Values from a row to the one that is asked for meanwhile. */
-INLINE long ahead_of(patch p) { return max((long)APPLY_BLOCK, FETCH_AHEAD / p.columns) * p.columns; }
+/* Values from a vector to the one that is asked for meanwhile, which is of the same tile. */
+INLINE long ahead_of(patch p) {
+    return p.columns <= TILE ? FETCH_AHEAD : max(1L, FETCH_AHEAD / TILE) * p.columns;
+}
 
-/* Adds sum(d) and sum(d^2) of one vector over some rows, d = x - shift; `full` where each has all of it. */
-INLINE void block_moments(
-    const __global storage *x, patch p, long column, long from, long to, floatv shift, int full, realv *sum,
-    realv *square) {
-    realv s = *sum;
-    realv q = *square;
-    for (long row = from; row < to; row += ROWS) {
-        if (counts(p, row)) {
-            const __global storage *own = x + row * p.columns + column;
-            floatv values = load_some(own, full ? WIDTH : inside(p, row, column), shift);
-            realv d = realv_difference(values, shift, (floatv)(0.0f));
-            fetch(own + BLOCK * ROWS * p.columns);
-            realv_add(&s, d);
-            realv_add_product(&q, d, d);
-        }
+/* Adds d and d^2 of the first `count` values of a vector, d = x - shift. */
+INLINE void add_moments(
+    const __global storage *x, patch p, long at, long count, floatv shift, realv *sum, realv *square) {
+    fetch(x + at + ahead_of(p));
+    realv d = realv_difference(load_some(x + at, count, shift), shift, (floatv)(0.0f));
+    realv_add(sum, d);
+    realv_add_product(square, d, d);
+}
+
+/* The same of a row, of which so many vectors are whole. */
+INLINE void row_moments(
+    const __global storage *x, patch p, long row, int whole, const floatv *shift, realv *sum, realv *square) {
+    if (!counts(p, row)) {
+        return;
     }
-    *sum = s;
-    *square = q;
+    int v = 0;
+    for (; v < whole; v++) {
+        add_moments(x, p, row * p.columns + column_of(p, v), WIDTH, shift[v], &sum[v], &square[v]);
+    }
+    for (; v < VECTORS && column_of(p, v) < p.columns; v++) {
+        long column = column_of(p, v);
+        add_moments(x, p, row * p.columns + column, inside(p, row, column), shift[v], &sum[v], &square[v]);
+    }
 }
 
 /* Sums about the values of the first row that counts, for the vectors of a work-item. */
@@ -328,16 +332,12 @@ INLINE void column_sums(
         shift[v] = first < p.to ? load_some(x + first * p.columns + column, inside(p, first, column), 0.0f)
                                 : (floatv)(0.0f);
     }
-    for (long block = p.from + ROW; block < p.to; block += BLOCK * ROWS) {
-        long end = min(p.to, block + BLOCK * ROWS);
-        for (int v = 0; v < VECTORS && column_of(p, v) < p.columns; v++) {
-            long column = column_of(p, v);
-            if (whole(p, column, end)) {
-                block_moments(x, p, column, block, end, shift[v], 1, &sum[v], &square[v]);
-            } else {
-                block_moments(x, p, column, block, end, shift[v], 0, &sum[v], &square[v]);
-            }
-        }
+    long row = p.from + ROW;
+    for (; row < whole_rows(p); row += ROWS) {
+        row_moments(x, p, row, whole_vectors(p), shift, sum, square);
+    }
+    for (; row < p.to; row += ROWS) {
+        row_moments(x, p, row, 0, shift, sum, square);
     }
 }
 
@@ -362,32 +362,41 @@ INLINE void column_moments(
     }
 }
 
-/* Adds sum(g) and sum(g*(x - mean)) of one vector over some rows, with the row's gamma where it belongs to rows. */
-INLINE void block_gradients(
-    const __global storage *x, const __global storage *z, const __global storage *dy, const __global float *gamma,
-    const __global float *beta, patch p, long column, long from, long to, column_norm own, int full, realv *sum,
-    realv *product) {
-    realv s = *sum;
-    realv q = *product;
-    for (long row = from; row < to; row += ROWS) {
-        if (counts(p, row)) {
-            long at = row * p.columns + column;
-            long count = full ? WIDTH : inside(p, row, column);
-            column_norm n = at_row(own, gamma, beta, p, row);
-            floatv value = gradient_at(x, z, dy, at, count, n);
+/* Adds g and g*(x - mean) of the first `count` values of a vector, with the row's gamma where it belongs to rows. */
+INLINE void add_gradients(
+    const __global storage *x, const __global storage *z, const __global storage *dy, patch p, long at, long count,
+    column_norm n, realv *sum, realv *product) {
+    fetch(x + at + ahead_of(p));
+    fetch(dy + at + ahead_of(p));
+    floatv value = gradient_at(x, z, dy, at, count, n);
 #if ROW_AFFINE
-            realv g = realv_product(value, n.gamma);
+    realv g = realv_product(value, n.gamma);
 #else
-            realv g = realv_of(value);
+    realv g = realv_of(value);
 #endif
-            fetch(x + at + BLOCK * ROWS * p.columns);
-            fetch(dy + at + BLOCK * ROWS * p.columns);
-            realv_add(&s, g);
-            realv_add_product(&q, g, realv_difference(load_some(x + at, count, 0.0f), n.high, n.low));
-        }
+    realv_add(sum, g);
+    realv_add_product(product, g, realv_difference(load_some(x + at, count, 0.0f), n.high, n.low));
+}
+
+/* The same of a row, of which so many vectors are whole. */
+INLINE void row_gradients(
+    const __global storage *x, const __global storage *z, const __global storage *dy, const __global float *gamma,
+    const __global float *beta, patch p, long row, int whole, const column_norm *own, realv *sum, realv *product) {
+    if (!counts(p, row)) {
+        return;
     }
-    *sum = s;
-    *product = q;
+    int v = 0;
+    for (; v < whole; v++) {
+        add_gradients(
+            x, z, dy, p, row * p.columns + column_of(p, v), WIDTH, at_row(own[v], gamma, beta, p, row), &sum[v],
+            &product[v]);
+    }
+    for (; v < VECTORS && column_of(p, v) < p.columns; v++) {
+        long column = column_of(p, v);
+        add_gradients(
+            x, z, dy, p, row * p.columns + column, inside(p, row, column), at_row(own[v], gamma, beta, p, row), &sum[v],
+            &product[v]);
+    }
 }
 
 /* sum g and sum g*xHat of the channels of each vector; row 0 hands them out, [vector][WIDTH]. */
@@ -402,18 +411,12 @@ INLINE void column_gradients(
         product[v] = (realv)REALV_ZERO;
         own[v] = load_norm(stats, gamma, beta, p, column_of(p, v), C);
     }
-    for (long block = p.from + ROW; block < p.to; block += BLOCK * ROWS) {
-        long end = min(p.to, block + BLOCK * ROWS);
-        for (int v = 0; v < VECTORS && column_of(p, v) < p.columns; v++) {
-            long column = column_of(p, v);
-            if (whole(p, column, end)) {
-                block_gradients(
-                    x, z, dy, gamma, beta, p, column, block, end, own[v], 1, &sum[v], &product[v]);
-            } else {
-                block_gradients(
-                    x, z, dy, gamma, beta, p, column, block, end, own[v], 0, &sum[v], &product[v]);
-            }
-        }
+    long row = p.from + ROW;
+    for (; row < whole_rows(p); row += ROWS) {
+        row_gradients(x, z, dy, gamma, beta, p, row, whole_vectors(p), own, sum, product);
+    }
+    for (; row < p.to; row += ROWS) {
+        row_gradients(x, z, dy, gamma, beta, p, row, 0, own, sum, product);
     }
     for (int v = 0; v < VECTORS; v++) {
         float inv_std[WIDTH];
@@ -427,22 +430,29 @@ INLINE void column_gradients(
     }
 }
 
-/* Neighbouring vectors over some rows. */
-INLINE void block_normalize(
+/* y of the first `count` values of a vector; 0 where they don't count. */
+INLINE void normalize_vector(
+    const __global storage *x, const __global storage *z, __global storage *y, patch p, long at, long count, int counted,
+    column_norm n) {
+    fetch(x + at + ahead_of(p));
+    floatv value = activate(affine(load_some(x + at, count, 0.0f), n), z + at, count);
+    store_some(counted ? value : (floatv)(0.0f), y + at, count);
+}
+
+/* The same of a row, of which so many vectors are whole. */
+INLINE void normalize_row(
     const __global storage *x, const __global storage *z, __global storage *y, const __global float *gamma,
-    const __global float *beta, patch p, long column, long from, long to, const column_norm *own, const int vectors,
-    int full) {
-    long ahead = ahead_of(p);
-    for (long row = from; row < to; row += ROWS) {
-#pragma unroll
-        for (int v = 0; v < vectors; v++) {
-            long at = row * p.columns + column + v * WIDTH;
-            long count = full ? WIDTH : inside(p, row, column);
-            fetch(x + at + ahead);
-            floatv value = affine(load_some(x + at, count, 0.0f), at_row(own[v], gamma, beta, p, row));
-            value = activate(value, z + at, count);
-            store_some(counts(p, row) ? value : (floatv)(0.0f), y + at, count);
-        }
+    const __global float *beta, patch p, long row, int whole, const column_norm *own) {
+    int counted = counts(p, row);
+    int v = 0;
+    for (; v < whole; v++) {
+        normalize_vector(
+            x, z, y, p, row * p.columns + column_of(p, v), WIDTH, counted, at_row(own[v], gamma, beta, p, row));
+    }
+    for (; v < VECTORS && column_of(p, v) < p.columns; v++) {
+        long column = column_of(p, v);
+        normalize_vector(
+            x, z, y, p, row * p.columns + column, inside(p, row, column), counted, at_row(own[v], gamma, beta, p, row));
     }
 }
 
@@ -453,55 +463,55 @@ INLINE void normalize(
     for (int v = 0; v < VECTORS; v++) {
         own[v] = load_norm(stats, gamma, beta, p, column_of(p, v), C);
     }
-    for (long block = p.from + ROW; block < p.to; block += APPLY_BLOCK * ROWS) {
-        long end = min(p.to, block + APPLY_BLOCK * ROWS);
-        int v = 0;
-#if PAIRS
-        for (; v + 1 < VECTORS && whole(p, column_of(p, v + 1), end); v += 2) {
-            block_normalize(x, z, y, gamma, beta, p, column_of(p, v), block, end, own + v, 2, 1);
-        }
-#endif
-        for (; v < VECTORS && column_of(p, v) < p.columns; v++) {
-            long column = column_of(p, v);
-            if (whole(p, column, end)) {
-                block_normalize(x, z, y, gamma, beta, p, column, block, end, own + v, 1, 1);
-            } else {
-                block_normalize(x, z, y, gamma, beta, p, column, block, end, own + v, 1, 0);
-            }
-        }
+    long row = p.from + ROW;
+    for (; row < whole_rows(p); row += ROWS) {
+        normalize_row(x, z, y, gamma, beta, p, row, whole_vectors(p), own);
+    }
+    for (; row < p.to; row += ROWS) {
+        normalize_row(x, z, y, gamma, beta, p, row, 0, own);
     }
 }
 
-INLINE void block_differentiate(
+/* dx of the first `count` values of a vector, and g to dz; 0 where they don't count. */
+INLINE void differentiate_vector(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
-    __global storage *dz, const __global float *gamma, const __global float *beta, patch p, long column, long from,
-    long to, const column_norm *own, const floatv *offset, const floatv *slope, const int vectors, int full) {
-    long ahead = ahead_of(p);
-    for (long row = from; row < to; row += ROWS) {
-#pragma unroll
-        for (int v = 0; v < vectors; v++) {
-            long at = row * p.columns + column + v * WIDTH;
-            long count = full ? WIDTH : inside(p, row, column);
-            int masked = !counts(p, row);
-            column_norm n = at_row(own[v], gamma, beta, p, row);
-            fetch(x + at + ahead);
-            fetch(dy + at + ahead);
-            floatv g = gradient_at(x, z, dy, at, count, n);
+    __global storage *dz, patch p, long at, long count, int counted, column_norm n, floatv offset, floatv slope) {
+    fetch(x + at + ahead_of(p));
+    fetch(dy + at + ahead_of(p));
+    floatv g = gradient_at(x, z, dy, at, count, n);
 #if WRITE_DZ
-            store_some(masked ? (floatv)(0.0f) : g, dz + at, count);
+    store_some(counted ? g : (floatv)(0.0f), dz + at, count);
 #endif
 #if BATCH_STATS
-            floatv d = load_some(x + at, count, 0.0f) - n.high - n.low;
+    floatv d = load_some(x + at, count, 0.0f) - n.high - n.low;
 #if ROW_STATS
-            g = fma(-d, slope[v], fma(g, n.gamma, -offset[v])) * n.inv_std;
+    g = fma(-d, slope, fma(g, n.gamma, -offset)) * n.inv_std;
 #else
-            g = fma(-d, slope[v], g - offset[v]) * n.scale;
+    g = fma(-d, slope, g - offset) * n.scale;
 #endif
 #else
-            g *= n.scale;
+    g *= n.scale;
 #endif
-            store_some(masked ? (floatv)(0.0f) : g, dx + at, count);
-        }
+    store_some(counted ? g : (floatv)(0.0f), dx + at, count);
+}
+
+/* The same of a row, of which so many vectors are whole. */
+INLINE void differentiate_row(
+    const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
+    __global storage *dz, const __global float *gamma, const __global float *beta, patch p, long row, int whole,
+    const column_norm *own, const floatv *offset, const floatv *slope) {
+    int counted = counts(p, row);
+    int v = 0;
+    for (; v < whole; v++) {
+        differentiate_vector(
+            x, z, dy, dx, dz, p, row * p.columns + column_of(p, v), WIDTH, counted, at_row(own[v], gamma, beta, p, row),
+            offset[v], slope[v]);
+    }
+    for (; v < VECTORS && column_of(p, v) < p.columns; v++) {
+        long column = column_of(p, v);
+        differentiate_vector(
+            x, z, dy, dx, dz, p, row * p.columns + column, inside(p, row, column), counted,
+            at_row(own[v], gamma, beta, p, row), offset[v], slope[v]);
     }
 }
 
@@ -534,25 +544,12 @@ INLINE void differentiate(
         slope[v] = LOADV(slopes) * own[v].inv_std;
 #endif
     }
-    for (long block = p.from + ROW; block < p.to; block += APPLY_BLOCK * ROWS) {
-        long end = min(p.to, block + APPLY_BLOCK * ROWS);
-        int v = 0;
-#if PAIRS
-        for (; v + 1 < VECTORS && whole(p, column_of(p, v + 1), end); v += 2) {
-            block_differentiate(
-                x, z, dy, dx, dz, gamma, beta, p, column_of(p, v), block, end, own + v, offset + v, slope + v, 2, 1);
-        }
-#endif
-        for (; v < VECTORS && column_of(p, v) < p.columns; v++) {
-            long column = column_of(p, v);
-            if (whole(p, column, end)) {
-                block_differentiate(
-                    x, z, dy, dx, dz, gamma, beta, p, column, block, end, own + v, offset + v, slope + v, 1, 1);
-            } else {
-                block_differentiate(
-                    x, z, dy, dx, dz, gamma, beta, p, column, block, end, own + v, offset + v, slope + v, 1, 0);
-            }
-        }
+    long row = p.from + ROW;
+    for (; row < whole_rows(p); row += ROWS) {
+        differentiate_row(x, z, dy, dx, dz, gamma, beta, p, row, whole_vectors(p), own, offset, slope);
+    }
+    for (; row < p.to; row += ROWS) {
+        differentiate_row(x, z, dy, dx, dz, gamma, beta, p, row, 0, own, offset, slope);
     }
 }
 

@@ -28,14 +28,11 @@ record ChannelsLast(
         Map<String, String> more)
         implements Walk {
 
-    /** What so many columns are normalized with stays in a CPU's first cache, for a few rows at a time. */
-    private static final int MOST_VECTORS = 128;
+    /** What so many vectors of columns are summed in and normalized with leaves room in a CPU's first cache. */
+    private static final int MOST_VECTORS = 32;
 
-    /** The same where few columns make a tensor: they are shared out. */
-    private static final int MOST_VECTORS_FUSED = 32;
-
-    /** Columns of a CPU's page: a row is walked best where it has all of one. */
-    private static final long PAGE = 1024;
+    /** Columns that make a row worth a CPU's work-item. */
+    private static final long ROW = 256;
 
     static ChannelsLast of(ChannelView view, Form form, Limits limits, Tuning tuning) {
         return of(view, 1, 1, Map.of(), form, limits, tuning);
@@ -48,8 +45,8 @@ record ChannelsLast(
         long c = view.c();
         int width = tuning.width(limits, c);
         int most = (int) Math.min(tuning.mostItems(limits), Math.max(1, itemsOfTrees(width, limits)));
-        boolean large = view.elements() >= 64 * PAGE * ceilDiv(4L * limits.computeUnits(), samples);
-        long columns = form.masked() ? c : c * repeats(c, view.m(), !wide ? 32 : large ? PAGE : 64);
+        boolean large = view.elements() >= 64 * ROW * ceilDiv(4L * limits.computeUnits(), samples);
+        long columns = form.masked() ? c : c * repeats(c, view.m(), !wide ? 32 : large ? ROW : 64);
         int lanes = powerOfTwo(ceilDiv(columns, width), Math.min(64, most));
         int vectors = wide ? powerOfTwo(ceilDiv(columns, width), MOST_VECTORS) : 1;
         long rows = ceilDiv(view.elements(), columns);
@@ -254,7 +251,7 @@ record ChannelsLast(
     }
 
     private int fusedVectors() {
-        return Math.min(vectors, powerOfTwo(ceilDiv(view.c(), width), MOST_VECTORS_FUSED));
+        return Math.min(vectors, powerOfTwo(ceilDiv(view.c(), width), MOST_VECTORS));
     }
 
     private long tile() {

@@ -208,6 +208,69 @@ INLINE float shift_of(const __global storage *x, const __global storage *addend,
     return shift;
 }
 
+/* Rows of few vectors cost their roots and divisions more than their memory: WIDTH rows together take them in one vector. */
+#if LOCAL_SIZE == 1 && FP64 && WIDTH > 1
+#define SHORT_ROWS (4 * WIDTH)
+
+/* moments_of_sums and moments_statistics of rows side by side, of D values each. */
+INLINE void short_statistics(long D, floatv shift, realv sum, realv square, float2 eps, float4 *stats) {
+    realv count = (realv)((double)D);
+    realv offset = sum / count;
+    realv m2 = square - sum * offset;
+    realv mean = TO_REALV(shift) + offset;
+    realv variance = (m2 < 0.0 ? 0.0 : m2) / count;
+    realv spread = variance + real_of(eps);
+    floatv mean_high = TO_FLOATV(mean);
+    floatv flat = TO_FLOATV(spread);
+    float high[WIDTH], low[WIDTH], inv_std[WIDTH], own_variance[WIDTH];
+    STOREV(mean_high, high);
+    STOREV(TO_FLOATV(mean - TO_REALV(mean_high)), low);
+    STOREV(flat == 0.0f ? (floatv)(FLAT_INV_STD) : TO_FLOATV(1.0 / sqrt(spread)), inv_std);
+    STOREV(TO_FLOATV(variance), own_variance);
+    for (int r = 0; r < WIDTH; r++) {
+        stats[r] = (float4)(high[r], low[r], inv_std[r], own_variance[r]);
+    }
+}
+
+/* y and statistics of up to WIDTH rows. */
+INLINE void short_rows(
+    const __global storage *x, const __global storage *addend, __global storage *written, const __global storage *values,
+    const __global storage *z, __global storage *y, __global float4 *stats, const __global float *gamma,
+    const __global float *beta, long first, int rows, long C, long K, long S, float2 eps) {
+    long D = K * S;
+    float shift[WIDTH];
+    real sum[WIDTH], square[WIDTH];
+    float4 own[WIDTH];
+    for (int r = 0; r < WIDTH; r++) {
+        long at = (first + r) * D;
+        realv s = REALV_ZERO;
+        realv q = REALV_ZERO;
+        shift[r] = shift_of(x, addend, at, r < rows);
+        run_moments(
+            x + at, addend + at, written + at, r < rows ? D : 0, shift[r], 1.0f, ahead_by(FETCH_AHEAD), &s, &q);
+        sum[r] = realv_sum(s);
+        square[r] = realv_sum(q);
+    }
+    short_statistics(D, LOADV(shift), LOADV(sum), LOADV(square), eps, own);
+    for (int r = 0; r < rows; r++) {
+        stats[first + r] = own[r];
+    }
+#ifdef FLAT_PLANES
+    if (FLAT(S)) {
+        normalize_planes(
+            values, z, y, stats, gamma, beta, first * K, (first + rows) * K, C, K, S, ahead_by(0));
+        return;
+    }
+#endif
+    for (int r = 0; r < rows; r++) {
+        for (long plane = (first + r) * K; plane < (first + r + 1) * K; plane++) {
+            scaling affine = scaling_of(gamma, beta, plane % C, S, 0);
+            normalize(values + plane * S, z + plane * S, y + plane * S, own[r], affine, S, S, ahead_by(0));
+        }
+    }
+}
+#endif
+
 KERNEL(rows_forward_fused)
 (const __global storage *x, const __global storage *addend, __global storage *written, const __global storage *z,
  __global storage *y, __global float4 *stats, const __global float *gamma, const __global float *beta, long rows,
@@ -217,6 +280,15 @@ KERNEL(rows_forward_fused)
     long to = (get_group_id(0) + 1) * rows / get_num_groups(0);
     long D = K * S;
     const __global storage *values = SUMMED(x, written);
+#ifdef SHORT_ROWS
+    if (D <= SHORT_ROWS) {
+        for (long first = from; first < to; first += WIDTH) {
+            int count = (int)min((long)WIDTH, to - first);
+            short_rows(x, addend, written, values, z, y, stats, gamma, beta, first, count, C, K, S, eps);
+        }
+        return;
+    }
+#endif
     realv sum = REALV_ZERO;
     realv square = REALV_ZERO;
     long at = min(from + ROW, to - 1) * D;

@@ -23,8 +23,8 @@ import java.util.Map;
  * the backward's pass where there are rows enough, else out of one of their own.
  */
 public final class RowPlan {
-    /** Values that one work-group takes at most: some drivers give up on a work-item that loops for too long. */
-    private static final long MOST_OF_A_GROUP = 131_072;
+    /** Values of a row, of all tensors that are read, that one work-group takes at most. */
+    private static final long MOST_OF_A_ROW = 131_072;
 
     /** Rows whose part of dGamma and dBeta is added up before it goes to memory. */
     private static final long HEIGHT = 4;
@@ -259,7 +259,7 @@ public final class RowPlan {
         long wanted = ceilDiv((wide ? 8L : 4L) * limits.computeUnits(), c);
         long most = clamp(view.n() / (HEIGHT * atOnce), 1, 4096);
         long cut = tuning.splits() != null ? tuning.splits() : wanted;
-        long splits = clamp(Math.max(cut, view.elements() / MOST_OF_A_GROUP), 1, most);
+        long splits = clamp(Math.max(cut, leastGroups()), 1, most);
         long vector = (long) span * width;
         long tile = ceilDiv(ceilDiv(s, ceilDiv(wanted, splits)), vector) * vector;
         calls.add(rows(
@@ -352,15 +352,19 @@ public final class RowPlan {
                 && (small
                         || (view.rows() >= (wide ? 4L : 1L) * units
                                 && rowBytes * Math.min(view.rows(), units) <= Walk.cache(limits) / 2
-                                && view.d() * tensors <= MOST_OF_A_GROUP));
+                                && view.d() * tensors <= MOST_OF_A_ROW));
     }
 
     /** Among how many work-groups rows are shared out. */
     private long groups() {
-        long least = view.elements() / MOST_OF_A_GROUP;
         long wanted = Math.min((wide ? 8L : 32L) * limits.computeUnits(), view.elements() / 1024);
         long cut = tuning.splits() != null ? tuning.splits() : wanted;
-        return clamp(Math.max(cut, least), 1, ceilDiv(view.rows(), atOnce));
+        return clamp(Math.max(cut, leastGroups()), 1, ceilDiv(view.rows(), atOnce));
+    }
+
+    /** Some drivers give up on a work-item that loops for too long. */
+    private long leastGroups() {
+        return view.elements() / 2 / limits.loopSteps();
     }
 
     /** Every plane, or row, as a channel of its own. */

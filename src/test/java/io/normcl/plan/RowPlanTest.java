@@ -49,16 +49,18 @@ class RowPlanTest {
         }
     }
 
-    /** As many as are asked for; no more than there are rows, and no fewer than a work-group's share allows. */
+    /** As many as are asked for; no more than there are rows, and no fewer than a device's longest loops allow. */
     @Test
     void tuningSharesRowsOut() {
-        assertEquals(16, groups(4096, 256, 16));
-        assertEquals(40, groups(40, 256, 64));
-        assertEquals(8, groups(4096, 256, 1));
+        assertEquals(16, groups(4096, 256, CPU, 16));
+        assertEquals(40, groups(40, 256, CPU, 64));
+        assertEquals(1, groups(4096, 256, CPU, 1));
+        assertEquals(8, groups(4096, 256, SHORT_LOOPS, 1));
     }
 
-    private static long groups(long rows, long d, int splits) {
-        Plan plan = RowPlan.forward(view(rows, d), RowRule.STANDARD, Form.PLAIN, CPU, Tuning.NONE.withSplits(splits));
+    private static long groups(long rows, long d, Limits limits, int splits) {
+        Plan plan =
+                RowPlan.forward(view(rows, d), RowRule.STANDARD, Form.PLAIN, limits, Tuning.NONE.withSplits(splits));
         return plan.calls().get(0).range().globalX();
     }
 }

@@ -23,7 +23,7 @@ import java.util.Map;
  * the backward's pass where there are rows enough, else out of one of their own.
  */
 public final class RowPlan {
-    /** Values of a row, of all tensors that are read, that one work-group takes at most. */
+    /** Values of a row, of all tensors that are read, that one work-group of several work-items takes at most. */
     private static final long MOST_OF_A_ROW = 131_072;
 
     /** Rows whose part of dGamma and dBeta is added up before it goes to memory. */
@@ -352,7 +352,7 @@ public final class RowPlan {
                 && (small
                         || (view.rows() >= (wide ? 4L : 1L) * units
                                 && rowBytes * Math.min(view.rows(), units) <= Walk.cache(limits) / 2
-                                && view.d() * tensors <= MOST_OF_A_ROW));
+                                && (wide || view.d() * tensors <= MOST_OF_A_ROW)));
     }
 
     /** Among how many work-groups rows are shared out. */

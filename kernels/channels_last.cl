@@ -277,13 +277,12 @@ INLINE floatv gradient_at(
     return g;
 }
 
-/* Rows before it are whole ones; the tensor's last may be short. */
-INLINE long whole_rows(patch p) { return min(p.to, p.elements / p.columns); }
-
-/* Vectors of a work-item that lie in a row to their ends. */
-INLINE int whole_vectors(patch p) {
+/* Vectors of a work-item that lie in a row to their ends; none in the tensor's last row where that is short. */
+INLINE int whole_vectors(patch p, long row) {
     long rest = p.columns - column_of(p, 0);
-    return rest < WIDTH ? 0 : (int)min((long)VECTORS, (rest - WIDTH) / (LANES * WIDTH) + 1);
+    return rest < WIDTH || (row + 1) * p.columns > p.elements
+               ? 0
+               : (int)min((long)VECTORS, (rest - WIDTH) / (LANES * WIDTH) + 1);
 }
 
 /* Values from a vector to the one that is asked for meanwhile, which is of the same tile. */
@@ -300,12 +299,13 @@ INLINE void add_moments(
     realv_add_product(square, d, d);
 }
 
-/* The same of a row, of which so many vectors are whole. */
+/* The same of a row. */
 INLINE void row_moments(
-    const __global storage *x, patch p, long row, int whole, const floatv *shift, realv *sum, realv *square) {
+    const __global storage *x, patch p, long row, const floatv *shift, realv *sum, realv *square) {
     if (!counts(p, row)) {
         return;
     }
+    int whole = whole_vectors(p, row);
     int v = 0;
     for (; v < whole; v++) {
         add_moments(x, p, row * p.columns + column_of(p, v), WIDTH, shift[v], &sum[v], &square[v]);
@@ -332,12 +332,8 @@ INLINE void column_sums(
         shift[v] = first < p.to ? load_some(x + first * p.columns + column, inside(p, first, column), 0.0f)
                                 : (floatv)(0.0f);
     }
-    long row = p.from + ROW;
-    for (; row < whole_rows(p); row += ROWS) {
-        row_moments(x, p, row, whole_vectors(p), shift, sum, square);
-    }
-    for (; row < p.to; row += ROWS) {
-        row_moments(x, p, row, 0, shift, sum, square);
+    for (long row = p.from + ROW; row < p.to; row += ROWS) {
+        row_moments(x, p, row, shift, sum, square);
     }
 }
 
@@ -378,13 +374,14 @@ INLINE void add_gradients(
     realv_add_product(product, g, realv_difference(load_some(x + at, count, 0.0f), n.high, n.low));
 }
 
-/* The same of a row, of which so many vectors are whole. */
+/* The same of a row. */
 INLINE void row_gradients(
     const __global storage *x, const __global storage *z, const __global storage *dy, const __global float *gamma,
-    const __global float *beta, patch p, long row, int whole, const column_norm *own, realv *sum, realv *product) {
+    const __global float *beta, patch p, long row, const column_norm *own, realv *sum, realv *product) {
     if (!counts(p, row)) {
         return;
     }
+    int whole = whole_vectors(p, row);
     int v = 0;
     for (; v < whole; v++) {
         add_gradients(
@@ -411,12 +408,8 @@ INLINE void column_gradients(
         product[v] = (realv)REALV_ZERO;
         own[v] = load_norm(stats, gamma, beta, p, column_of(p, v), C);
     }
-    long row = p.from + ROW;
-    for (; row < whole_rows(p); row += ROWS) {
-        row_gradients(x, z, dy, gamma, beta, p, row, whole_vectors(p), own, sum, product);
-    }
-    for (; row < p.to; row += ROWS) {
-        row_gradients(x, z, dy, gamma, beta, p, row, 0, own, sum, product);
+    for (long row = p.from + ROW; row < p.to; row += ROWS) {
+        row_gradients(x, z, dy, gamma, beta, p, row, own, sum, product);
     }
     for (int v = 0; v < VECTORS; v++) {
         float inv_std[WIDTH];
@@ -439,11 +432,12 @@ INLINE void normalize_vector(
     store_some(counted ? value : (floatv)(0.0f), y + at, count);
 }
 
-/* The same of a row, of which so many vectors are whole. */
+/* The same of a row. */
 INLINE void normalize_row(
     const __global storage *x, const __global storage *z, __global storage *y, const __global float *gamma,
-    const __global float *beta, patch p, long row, int whole, const column_norm *own) {
+    const __global float *beta, patch p, long row, const column_norm *own) {
     int counted = counts(p, row);
+    int whole = whole_vectors(p, row);
     int v = 0;
     for (; v < whole; v++) {
         normalize_vector(
@@ -463,12 +457,8 @@ INLINE void normalize(
     for (int v = 0; v < VECTORS; v++) {
         own[v] = load_norm(stats, gamma, beta, p, column_of(p, v), C);
     }
-    long row = p.from + ROW;
-    for (; row < whole_rows(p); row += ROWS) {
-        normalize_row(x, z, y, gamma, beta, p, row, whole_vectors(p), own);
-    }
-    for (; row < p.to; row += ROWS) {
-        normalize_row(x, z, y, gamma, beta, p, row, 0, own);
+    for (long row = p.from + ROW; row < p.to; row += ROWS) {
+        normalize_row(x, z, y, gamma, beta, p, row, own);
     }
 }
 
@@ -495,12 +485,13 @@ INLINE void differentiate_vector(
     store_some(counted ? g : (floatv)(0.0f), dx + at, count);
 }
 
-/* The same of a row, of which so many vectors are whole. */
+/* The same of a row. */
 INLINE void differentiate_row(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
-    __global storage *dz, const __global float *gamma, const __global float *beta, patch p, long row, int whole,
+    __global storage *dz, const __global float *gamma, const __global float *beta, patch p, long row,
     const column_norm *own, const floatv *offset, const floatv *slope) {
     int counted = counts(p, row);
+    int whole = whole_vectors(p, row);
     int v = 0;
     for (; v < whole; v++) {
         differentiate_vector(
@@ -544,12 +535,8 @@ INLINE void differentiate(
         slope[v] = LOADV(slopes) * own[v].inv_std;
 #endif
     }
-    long row = p.from + ROW;
-    for (; row < whole_rows(p); row += ROWS) {
-        differentiate_row(x, z, dy, dx, dz, gamma, beta, p, row, whole_vectors(p), own, offset, slope);
-    }
-    for (; row < p.to; row += ROWS) {
-        differentiate_row(x, z, dy, dx, dz, gamma, beta, p, row, 0, own, offset, slope);
+    for (long row = p.from + ROW; row < p.to; row += ROWS) {
+        differentiate_row(x, z, dy, dx, dz, gamma, beta, p, row, own, offset, slope);
     }
 }
 

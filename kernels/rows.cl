@@ -234,10 +234,11 @@ INLINE void short_statistics(long D, floatv shift, realv sum, realv square, floa
 
 /* y and statistics of up to WIDTH rows. */
 INLINE void short_rows(
-    const __global storage *x, const __global storage *addend, __global storage *written, const __global storage *values,
-    const __global storage *z, __global storage *y, __global float4 *stats, const __global float *gamma,
-    const __global float *beta, long first, int rows, long C, long K, long S, float2 eps) {
+    const __global storage *x, const __global storage *addend, __global storage *written, const __global storage *z,
+    __global storage *y, __global float4 *stats, const __global float *gamma, const __global float *beta, long first,
+    int rows, long C, long K, long S, float2 eps) {
     long D = K * S;
+    const __global storage *values = SUMMED(x, written);
     float shift[WIDTH];
     real sum[WIDTH], square[WIDTH];
     float4 own[WIDTH];
@@ -284,7 +285,7 @@ KERNEL(rows_forward_fused)
     if (D <= SHORT_ROWS) {
         for (long first = from; first < to; first += WIDTH) {
             int count = (int)min((long)WIDTH, to - first);
-            short_rows(x, addend, written, values, z, y, stats, gamma, beta, first, count, C, K, S, eps);
+            short_rows(x, addend, written, z, y, stats, gamma, beta, first, count, C, K, S, eps);
         }
         return;
     }

@@ -64,6 +64,19 @@ class ListingTest {
     }
 
     @Test
+    void afterARestEachRunsOnceUntimedOnASetOfItsOwn() {
+        StringBuilder order = new StringBuilder();
+        Rounds.time(
+                List.of(
+                        set -> order.append('a').append(set),
+                        set -> order.append('b').append(set)),
+                3,
+                1,
+                1);
+        assertEquals("a0a1b2b0a1a2b0b1a2a0b1b2a0a1b2b0", order.toString());
+    }
+
+    @Test
     void csv() {
         assertEquals(
                 COLUMNS

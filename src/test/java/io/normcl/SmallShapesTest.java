@@ -97,7 +97,8 @@ class SmallShapesTest {
                 own.globalMemoryBytes(),
                 cache,
                 fp64,
-                own.loopSteps());
+                own.loopSteps(),
+                own.readsAhead());
     }
 
     /** A kernel or layer more is a line more. */
@@ -197,7 +198,8 @@ class SmallShapesTest {
                 own.globalMemoryBytes(),
                 own.cacheBytes(),
                 own.fp64(),
-                own.loopSteps());
+                own.loopSteps(),
+                own.readsAhead());
         KernelCall call = CopyPlan.of(count, limits, false).calls().get(0);
         device.enqueue(device.kernel(call.file(), call.kernel(), call.defines()), call.range(), x, y, count);
     }

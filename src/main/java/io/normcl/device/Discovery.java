@@ -95,7 +95,8 @@ final class Discovery {
                         number(query, CL.CL_DEVICE_GLOBAL_MEM_SIZE),
                         number(query, CL.CL_DEVICE_GLOBAL_MEM_CACHE_SIZE),
                         number(query, CL.CL_DEVICE_DOUBLE_FP_CONFIG) != 0,
-                        text(query, CL.CL_DEVICE_NAME).contains("llvmpipe") ? 65_535 : Long.MAX_VALUE));
+                        text(query, CL.CL_DEVICE_NAME).contains("llvmpipe") ? 65_535 : Long.MAX_VALUE,
+                        cpu && text(query, CL.CL_DEVICE_VENDOR).equals("AuthenticAMD")));
     }
 
     /** How many sub-devices the device can be cut into; below two it can't, and asking kills some runtimes. */

@@ -13,6 +13,7 @@ package io.normcl.device;
  * @param fp64 whether kernels may use {@code double}
  * @param loopSteps how many iterations a work-item's loop may make: Mesa's llvmpipe silently ends a work-item after
  *     65,535 of them; elsewhere {@link Long#MAX_VALUE}
+ * @param readsAhead whether the hardware alone reads ahead as fast as memory goes, as AMD's CPUs do
  */
 public record Limits(
         boolean cpu,
@@ -23,4 +24,5 @@ public record Limits(
         long globalMemoryBytes,
         long cacheBytes,
         boolean fp64,
-        long loopSteps) {}
+        long loopSteps,
+        boolean readsAhead) {}

@@ -155,7 +155,7 @@ record ChannelsFirst(
     public KernelCall apply() {
         return call(
                 "first_apply",
-                defines(),
+                straight(),
                 applyGroups,
                 List.of(
                         form.addend() ? Slot.SUM : Slot.X,
@@ -221,7 +221,7 @@ record ChannelsFirst(
         return call(
                 "first_backward_apply",
                 Defines.with(
-                        Defines.with(defines(), "BATCH_STATS", batchStats ? 1 : 0),
+                        Defines.with(straight(), "BATCH_STATS", batchStats ? 1 : 0),
                         "STREAM",
                         stream == 1 && piece % 16 != 0 ? 2 : stream),
                 applyGroups,
@@ -270,6 +270,12 @@ record ChannelsFirst(
     private KernelCall call(String kernel, Map<String, String> defines, long groups, List<Object> args) {
         String name = (localSize == 1 ? "wide_" : "cooperative_") + kernel;
         return new KernelCall("channels_first.cl", name, defines, Range.of(groups * localSize, localSize), args);
+    }
+
+    /** Those of a kernel that walks straight through the tensor. */
+    private Map<String, String> straight() {
+        boolean fetch = Walk.fetches(view.elements() * form.type().bytes(), limits);
+        return Defines.with(defines(), "FETCH", fetch ? 1 : 0);
     }
 
     private Map<String, String> defines() {

@@ -271,8 +271,23 @@ record ChannelsLast(
     }
 
     private Map<String, String> defines() {
+        boolean straight = columns <= tile();
+        boolean fetch = !straight
+                || Walk.fetches(view.elements() * samples * form.type().bytes(), limits);
         Map<String, String> own = Defines.of(
-                limits, "LOCAL_SIZE", localSize, "WIDTH", width, "LANES", lanes, "VECTORS", vectors, "STREAM", stream);
+                limits,
+                "LOCAL_SIZE",
+                localSize,
+                "WIDTH",
+                width,
+                "LANES",
+                lanes,
+                "VECTORS",
+                vectors,
+                "STREAM",
+                stream,
+                "FETCH",
+                fetch ? 1 : 0);
         return Defines.with(Defines.with(own, form.defines()), more);
     }
 }

@@ -25,7 +25,16 @@ public final class CopyPlan {
         KernelCall call = new KernelCall(
                 "copy.cl",
                 wide ? "wide_copy" : "cooperative_copy",
-                Defines.of(limits, "LOCAL_SIZE", localSize, "WIDTH", width, "STREAM", stream ? 1 : 0),
+                Defines.of(
+                        limits,
+                        "LOCAL_SIZE",
+                        localSize,
+                        "WIDTH",
+                        width,
+                        "STREAM",
+                        stream ? 1 : 0,
+                        "FETCH",
+                        Walk.fetches(count * Float.BYTES, limits) ? 1 : 0),
                 Range.of(groups * localSize, localSize),
                 List.of(Slot.X, Slot.Y, count));
         return new Plan(List.of(call), 1, 0, 2 * count * Float.BYTES);

@@ -19,7 +19,7 @@ class BenchCaseTest {
     private static final String SHAPE = "32x64x112x112";
 
     private static Limits limits(long memory, long cache) {
-        return new Limits(true, 2, 4096, 1 << 15, memory, memory, cache, true, Long.MAX_VALUE);
+        return new Limits(true, 2, 4096, 1 << 15, memory, memory, cache, true, Long.MAX_VALUE, false);
     }
 
     @Test

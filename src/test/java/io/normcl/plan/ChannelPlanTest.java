@@ -7,15 +7,18 @@ import io.normcl.device.Limits;
 import io.normcl.device.Range;
 import io.normcl.tensor.ChannelView;
 import io.normcl.tensor.Layout;
+import java.util.Arrays;
 import java.util.List;
+import java.util.stream.Stream;
+import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.Test;
 
 /** Plans are values: what runs, with which sizes, how many bytes; no device is needed. */
 class ChannelPlanTest {
     private static final Limits CPU =
-            new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, Long.MAX_VALUE);
+            new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, Long.MAX_VALUE, false);
     private static final Limits GPU =
-            new Limits(false, 132, 1024, 48 << 10, 1L << 36, 1L << 37, 50 << 20, true, Long.MAX_VALUE);
+            new Limits(false, 132, 1024, 48 << 10, 1L << 36, 1L << 37, 50 << 20, true, Long.MAX_VALUE, false);
 
     private static List<String> kernels(Plan plan) {
         return plan.calls().stream().map(KernelCall::kernel).toList();
@@ -46,6 +49,25 @@ class ChannelPlanTest {
         KernelCall gpu =
                 ChannelPlan.forward(view, Form.PLAIN, GPU, Tuning.NONE).calls().get(0);
         assertEquals("1", gpu.defines().get("CHANNELS"));
+    }
+
+    @Test
+    void hardwareThatReadsAheadIsAskedForNothingWhereAWalkIsStraightAndNoCacheHoldsTheTensor() {
+        Limits amd = new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, Long.MAX_VALUE, true);
+        ChannelView large = new ChannelView(32, 256, 56 * 56, true);
+        assertEquals(List.of("0", "0"), fetches(large, amd));
+        assertEquals(List.of("1", "1"), fetches(large, CPU));
+        assertEquals(List.of("1", "1"), fetches(new ChannelView(32, 256, 7 * 7, true), amd), "a cache holds it");
+        assertEquals(List.of("1", "1"), fetches(new ChannelView(32, 4096, 14 * 14, true), amd), "rows come in parts");
+        assertEquals(Arrays.asList(null, "0"), fetches(new ChannelView(64, 3, 224 * 224, false), amd), "a channel's");
+    }
+
+    /** FETCH of the kernels of the forward in three launches that walk the tensor. */
+    private static List<@Nullable String> fetches(ChannelView view, Limits limits) {
+        Plan plan = ChannelPlan.forward(view, Form.PLAIN, limits, Tuning.NONE.withFused(false));
+        return Stream.of(0, 2)
+                .map(i -> plan.calls().get(i).defines().get("FETCH"))
+                .toList();
     }
 
     @Test
@@ -120,7 +142,7 @@ class ChannelPlanTest {
 
     @Test
     void groupsStayWithinWeakDevices() {
-        Limits weak = new Limits(false, 1, 96, 16 << 10, 1 << 20, 1 << 20, 0, false, 65_535);
+        Limits weak = new Limits(false, 1, 96, 16 << 10, 1 << 20, 1 << 20, 0, false, 65_535, false);
         Plan plan = ChannelPlan.forward(new ChannelView(2, 64, 64, true), Form.PLAIN, weak, Tuning.NONE);
         for (KernelCall call : plan.calls()) {
             assertTrue(call.range().localX() <= 96 && Long.bitCount(call.range().localX()) == 1, call.toString());
@@ -129,7 +151,7 @@ class ChannelPlanTest {
 
     @Test
     void noWorkItemLoopsTooLong() {
-        Limits llvmpipe = new Limits(true, 8, 1024, 32 << 10, 1L << 31, 1L << 31, 0, false, 65_535);
+        Limits llvmpipe = new Limits(true, 8, 1024, 32 << 10, 1L << 31, 1L << 31, 0, false, 65_535, false);
         for (Family family : Family.values()) {
             ChannelView view = new ChannelView(1 << 20, 64, 16, true);
             Plan plan = ChannelPlan.forward(view, Form.PLAIN, llvmpipe, Tuning.of(family));

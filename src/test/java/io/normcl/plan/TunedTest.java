@@ -20,7 +20,7 @@ import org.junit.jupiter.api.Test;
 /** Classes of shapes and what is tuned for them are values that their text gives back. */
 class TunedTest {
     private static final Limits CPU =
-            new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, Long.MAX_VALUE);
+            new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, Long.MAX_VALUE, false);
     private static final ChannelView FIRST = new ChannelView(32, 64, 112 * 112, false);
 
     private static ShapeClass rows(long n, long d) {
@@ -154,7 +154,7 @@ class TunedTest {
 
     @Test
     void sizesAreOverridden() {
-        Limits gpu = new Limits(false, 132, 1024, 48 << 10, 1L << 36, 1L << 37, 50 << 20, true, Long.MAX_VALUE);
+        Limits gpu = new Limits(false, 132, 1024, 48 << 10, 1L << 36, 1L << 37, 50 << 20, true, Long.MAX_VALUE, false);
         Tuning tuning = Tuning.NONE.withItems(128).withWidth(2).withSplits(8);
         List<Plan> plans = List.of(
                 ChannelPlan.forward(FIRST, Form.PLAIN, gpu, tuning.withFused(false)),

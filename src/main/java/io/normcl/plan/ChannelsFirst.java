@@ -155,7 +155,7 @@ record ChannelsFirst(
     public KernelCall apply() {
         return call(
                 "first_apply",
-                straight(),
+                straight(1),
                 applyGroups,
                 List.of(
                         form.addend() ? Slot.SUM : Slot.X,
@@ -221,7 +221,7 @@ record ChannelsFirst(
         return call(
                 "first_backward_apply",
                 Defines.with(
-                        Defines.with(straight(), "BATCH_STATS", batchStats ? 1 : 0),
+                        Defines.with(straight(2), "BATCH_STATS", batchStats ? 1 : 0),
                         "STREAM",
                         stream == 1 && piece % 16 != 0 ? 2 : stream),
                 applyGroups,
@@ -272,10 +272,9 @@ record ChannelsFirst(
         return new KernelCall("channels_first.cl", name, defines, Range.of(groups * localSize, localSize), args);
     }
 
-    /** Those of a kernel that walks straight through the tensor. */
-    private Map<String, String> straight() {
-        boolean fetch = Walk.fetches(view.elements() * form.type().bytes(), limits);
-        return Defines.with(defines(), "FETCH", fetch ? 1 : 0);
+    /** Those of a kernel that walks straight through its inputs. */
+    private Map<String, String> straight(int inputs) {
+        return Defines.with(defines(), "FETCH", Walk.fetches(inputs, view.elements(), form, limits));
     }
 
     private Map<String, String> defines() {

@@ -112,7 +112,7 @@ record ChannelsLast(
     public KernelCall statsPartial() {
         return call(
                 "last_stats_partial",
-                defines(),
+                defines(1),
                 tiles() * rowSplits * samples,
                 List.of(
                         Slot.X,
@@ -132,7 +132,7 @@ record ChannelsLast(
     public KernelCall apply() {
         return call(
                 "last_apply",
-                defines(),
+                defines(1),
                 tiles() * applySplits * samples,
                 List.of(
                         Slot.X,
@@ -155,7 +155,7 @@ record ChannelsLast(
     public KernelCall forwardFused() {
         return call(
                 "last_forward_fused",
-                Defines.with(defines(), "VECTORS", fusedVectors()),
+                Defines.with(defines(1), "VECTORS", fusedVectors()),
                 ceilDiv(view.c(), (long) lanes * width * fusedVectors()) * samples,
                 List.of(
                         Slot.X,
@@ -174,7 +174,7 @@ record ChannelsLast(
     public KernelCall backwardPartial() {
         return call(
                 "last_backward_partial",
-                defines(),
+                defines(2),
                 tiles() * rowSplits * samples,
                 List.of(
                         Slot.X,
@@ -199,7 +199,7 @@ record ChannelsLast(
     public KernelCall backwardApply(boolean batchStats) {
         return call(
                 "last_backward_apply",
-                Defines.with(defines(), "BATCH_STATS", batchStats ? 1 : 0),
+                Defines.with(defines(2), "BATCH_STATS", batchStats ? 1 : 0),
                 tiles() * applySplits * samples,
                 List.of(
                         Slot.X,
@@ -225,7 +225,7 @@ record ChannelsLast(
     public KernelCall backwardFused() {
         return call(
                 "last_backward_fused",
-                Defines.with(defines(), "VECTORS", fusedVectors()),
+                Defines.with(defines(2), "VECTORS", fusedVectors()),
                 ceilDiv(view.c(), (long) lanes * width * fusedVectors()) * samples,
                 List.of(
                         Slot.X,
@@ -270,10 +270,8 @@ record ChannelsLast(
         return new KernelCall("channels_last.cl", name, defines, Range.of(groups * localSize, localSize), args);
     }
 
-    private Map<String, String> defines() {
+    private Map<String, String> defines(int inputs) {
         boolean straight = columns <= tile();
-        boolean fetch = !straight
-                || Walk.fetches(view.elements() * samples * form.type().bytes(), limits);
         Map<String, String> own = Defines.of(
                 limits,
                 "LOCAL_SIZE",
@@ -287,7 +285,7 @@ record ChannelsLast(
                 "STREAM",
                 stream,
                 "FETCH",
-                fetch ? 1 : 0);
+                straight ? Walk.fetches(inputs, view.elements() * samples, form, limits) : 1);
         return Defines.with(Defines.with(own, form.defines()), more);
     }
 }

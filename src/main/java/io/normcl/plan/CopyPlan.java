@@ -34,7 +34,7 @@ public final class CopyPlan {
                         "STREAM",
                         stream ? 1 : 0,
                         "FETCH",
-                        Walk.fetches(count * Float.BYTES, limits) ? 1 : 0),
+                        Walk.fetches(1, count, Form.PLAIN, limits)),
                 Range.of(groups * localSize, localSize),
                 List.of(Slot.X, Slot.Y, count));
         return new Plan(List.of(call), 1, 0, 2 * count * Float.BYTES);

@@ -62,11 +62,12 @@ sealed interface Walk permits ChannelsFirst, ChannelsLast {
     }
 
     /**
-     * Whether a walk straight through a tensor asks for what it reads next: FETCH of {@code family.clh}. Hardware that
-     * reads ahead itself loses some per cent by it where no cache holds the tensor; other hardware gains a quarter.
+     * Whether a walk straight through so many inputs of so many values asks for what it reads next: FETCH of {@code
+     * family.clh}. Hardware that reads ahead itself loses some per cent by it where no cache holds the inputs; other
+     * hardware gains a quarter.
      */
-    static boolean fetches(long bytes, Limits limits) {
-        return !limits.readsAhead() || bytes <= limits.cacheBytes();
+    static int fetches(int inputs, long elements, Form form, Limits limits) {
+        return limits.readsAhead() && inputs * elements * form.type().bytes() >= limits.cacheBytes() ? 0 : 1;
     }
 
     /** Loop iterations that a work-item may make in one pass over its values; a fused kernel makes up to three. */

@@ -62,6 +62,16 @@ class ChannelPlanTest {
         assertEquals(Arrays.asList(null, "0"), fetches(new ChannelView(64, 3, 224 * 224, false), amd), "a channel's");
     }
 
+    @Test
+    void aBackwardAsksForNothingWhereNoCacheHoldsBothOfItsInputs() {
+        Limits amd = new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, Long.MAX_VALUE, true);
+        ChannelView view = new ChannelView(16384, 256, 1, true);
+        assertEquals(List.of("1", "1"), fetches(view, amd));
+        Plan plan = ChannelPlan.backward(view, Form.PLAIN, amd, Tuning.NONE, true, true, true);
+        assertEquals("0", plan.calls().get(0).defines().get("FETCH"));
+        assertEquals("0", plan.calls().get(2).defines().get("FETCH"));
+    }
+
     /** FETCH of the kernels of the forward in three launches that walk the tensor. */
     private static List<@Nullable String> fetches(ChannelView view, Limits limits) {
         Plan plan = ChannelPlan.forward(view, Form.PLAIN, limits, Tuning.NONE.withFused(false));

@@ -26,8 +26,8 @@ public final class RowPlan {
     /** Values of a row, of all tensors that are read, that one work-group of several work-items takes at most. */
     private static final long MOST_OF_A_ROW = 131_072;
 
-    /** Rows whose part of dGamma and dBeta is added up before it goes to memory. */
-    private static final long HEIGHT = 4;
+    /** Bytes of a row from which a CPU's work-item gains by taking four rows side by side instead of two. */
+    private static final long LONG_ROW = 4096;
 
     private final RowView view;
     private final RowRule rule;
@@ -45,6 +45,7 @@ public final class RowPlan {
     private final int span;
     private final int localSize;
     private final long atOnce;
+    private final long height; // rows whose part of dGamma and dBeta is added up before it goes to memory
 
     private RowPlan(RowView view, RowRule rule, Form form, Limits limits, Tuning tuning) {
         this.view = view;
@@ -66,6 +67,7 @@ public final class RowPlan {
                 powerOfTwo(ceilDiv(along, width), Math.min(32, most)), powerOfTwo(ceilDiv(along, 4L * width), most));
         localSize = Math.max(span, Math.min(64, most));
         atOnce = localSize / span;
+        height = wide && view.d() * form.type().bytes() < LONG_ROW ? 2 : 4;
     }
 
     /**
@@ -234,7 +236,7 @@ public final class RowPlan {
 
     /** dx and the partial sums for dGamma and dBeta in one pass; where gamma is per run, the pass has them anyway. */
     private Plan heldTogether(boolean parameters) {
-        long groups = elementwise ? clamp(view.rows() / (HEIGHT * atOnce), 1, groups()) : groups();
+        long groups = elementwise ? clamp(view.rows() / (height * atOnce), 1, groups()) : groups();
         long splits = elementwise ? groups * atOnce : view.n();
         KernelCall rows = backwardFused(true, groups);
         return new Plan(
@@ -247,8 +249,8 @@ public final class RowPlan {
     /** There must be blocks of rows for all units, and those in flight must fit half the cache. */
     private boolean inOnePass() {
         long units = limits.computeUnits();
-        long blocks = view.rows() / (HEIGHT * atOnce);
-        long blockBytes = 2 * HEIGHT * atOnce * view.d() * form.type().bytes();
+        long blocks = view.rows() / (height * atOnce);
+        long blockBytes = 2 * height * atOnce * view.d() * form.type().bytes();
         return c == 1
                 && blocks >= (wide ? 1L : 8L) * units
                 && blockBytes * Math.min(blocks, units) <= Walk.cache(limits) / 2;
@@ -257,7 +259,7 @@ public final class RowPlan {
     /** Sums down the columns: dGamma and dBeta where each value of a row has its own. */
     private long columns(List<KernelCall> calls) {
         long wanted = ceilDiv((wide ? 8L : 4L) * limits.computeUnits(), c);
-        long most = clamp(view.n() / (HEIGHT * atOnce), 1, 4096);
+        long most = clamp(view.n() / (height * atOnce), 1, 4096);
         long cut = tuning.splits() != null ? tuning.splits() : wanted;
         long splits = clamp(Math.max(cut, leastGroups()), 1, most);
         long vector = (long) span * width;
@@ -402,7 +404,7 @@ public final class RowPlan {
                 "SPAN",
                 span,
                 "HEIGHT",
-                HEIGHT,
+                height,
                 "PARAMETERS",
                 parameters ? 1 : 0,
                 "STREAM",

@@ -41,6 +41,18 @@ class RowPlanTest {
     }
 
     @Test
+    void aCpuTakesFourRowsSideBySideFromAPageOnAndElseTwo() {
+        assertEquals("4", height(1024, CPU));
+        assertEquals("2", height(1023, CPU));
+        assertEquals("4", height(256, GPU));
+    }
+
+    private static String height(long d, Limits limits) {
+        Plan plan = RowPlan.backward(view(4096, d), RowRule.STANDARD, Form.PLAIN, limits, Tuning.NONE, true, true);
+        return plan.calls().get(0).defines().get("HEIGHT");
+    }
+
+    @Test
     void noLoopIsLongerThanTheDeviceGoesThrough() {
         for (int width : new int[] {16, 1}) {
             Plan plan = RowPlan.forward(

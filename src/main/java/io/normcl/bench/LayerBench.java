@@ -4,6 +4,7 @@ import io.normcl.bench.BenchCase.Pass;
 import io.normcl.bench.BenchLayer.Tensors;
 import io.normcl.bench.Listing.Column;
 import io.normcl.bench.Rounds.Millis;
+import io.normcl.bench.Rounds.Work;
 import io.normcl.device.Device;
 import io.normcl.device.DeviceException;
 import io.normcl.plan.Family;
@@ -12,7 +13,6 @@ import io.normcl.plan.Tuning;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.function.Consumer;
-import java.util.function.IntConsumer;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -117,21 +117,16 @@ public final class LayerBench {
             Device device, BenchCase timed, Settings settings, BenchLayer layer, TensorSets sets) {
         StreamingCopy plain = new StreamingCopy(device, timed, false);
         StreamingCopy streaming = new StreamingCopy(device, timed, true);
-        List<IntConsumer> things = new ArrayList<>();
+        List<Work> works = new ArrayList<>();
         for (StreamingCopy copy : List.of(plain, streaming)) {
-            things.add(set -> {
-                copy.enqueue(sets.get(set).x(), sets.get(set).y());
-                device.finish();
-            });
+            works.add(new Work(
+                    set -> copy.enqueue(sets.get(set).x(), sets.get(set).y()), device::finish));
         }
         for (Pass pass : settings.passes()) {
-            things.add(set -> {
-                layer.enqueue(pass, sets.get(set));
-                device.finish();
-            });
+            works.add(new Work(set -> layer.enqueue(pass, sets.get(set)), device::finish));
         }
         layer.prepare(sets.get(0));
-        List<Millis> millis = Rounds.time(things, sets.size(), settings.rounds(), 0);
+        List<Millis> millis = Rounds.time(works, sets.size(), TensorSets.calls(timed), settings.rounds(), 0);
         double copy =
                 Math.max(millis.get(0).gigabytes(plain.bytes()), millis.get(1).gigabytes(streaming.bytes()));
         List<Row> rows = new ArrayList<>();

@@ -43,32 +43,67 @@ public final class Rounds {
     }
 
     /**
-     * Runs each in turn, {@value #WARM_UP} rounds untimed and then as many as asked for. Each run takes the next set of
+     * Something to time.
+     *
+     * @param call begins its work on the set of buffers of that number, or does it
+     * @param await waits until all of it is done
+     */
+    public record Work(IntConsumer call, Runnable await) {
+        /**
+         * Work that is done when its call returns.
+         *
+         * @param call does it on the set of buffers of that number
+         * @return the work
+         */
+        public static Work done(IntConsumer call) {
+            return new Work(call, () -> {});
+        }
+
+        /**
+         * Runs it on neighbouring sets, one call after the other, and waits once.
+         *
+         * @param first the first set
+         * @param calls how often it is called
+         * @param sets how many sets there are; after the last comes the first
+         */
+        public void run(int first, int calls, int sets) {
+            for (int i = 0; i < calls; i++) {
+                call.accept((first + i) % sets);
+            }
+            await.run();
+        }
+    }
+
+    /**
+     * Runs each in turn, {@value #WARM_UP} rounds untimed and then as many as asked for. Each call takes the next set of
      * buffers, so that none finds in a cache what the one before it has left there.
      *
-     * @param things each does its work on the set of buffers of that number and waits for it
-     * @param sets how many sets there are
+     * @param works what to run
+     * @param sets how many sets of buffers there are
+     * @param calls how many calls of the same are timed together, at least 1: a short one alone would be timed with the
+     *     waking of threads that a network of layers pays once
      * @param rounds how many are timed, at least 1
      * @param rest milliseconds that threads of all may come to rest in before each; where there are any, what is timed
      *     follows a run of the same that isn't, so that its own threads are awake as in the midst of a training
-     * @return the times, in the order of the things
+     * @return the times of a call, in the order of the works
      */
-    public static List<Millis> time(List<IntConsumer> things, int sets, int rounds, int rest) {
+    public static List<Millis> time(List<Work> works, int sets, int calls, int rounds, int rest) {
         if (rounds < 1) {
             throw new IllegalArgumentException("there must be at least one round: rounds=" + rounds);
         }
-        double[][] millis = new double[things.size()][rounds];
+        double[][] millis = new double[works.size()][rounds];
         int next = 0;
         for (int round = -WARM_UP; round < rounds; round++) {
             for (int i = 0; i < millis.length; i++) {
                 if (rest > 0) {
                     sleep(rest);
-                    things.get(i).accept(next++ % sets);
+                    works.get(i).run(next, 1, sets);
+                    next = (next + 1) % sets;
                 }
-                int set = next++ % sets;
                 long start = System.nanoTime();
-                things.get(i).accept(set);
-                millis[i][Math.max(0, round)] = (System.nanoTime() - start) / 1e6;
+                works.get(i).run(next, calls, sets);
+                millis[i][Math.max(0, round)] = (System.nanoTime() - start) / 1e6 / calls;
+                next = (next + calls) % sets;
             }
         }
         return Arrays.stream(millis).map(Millis::of).toList();

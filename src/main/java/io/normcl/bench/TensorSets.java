@@ -17,6 +17,8 @@ public final class TensorSets implements AutoCloseable {
     private static final long LEAST_ROTATED = 128L << 20;
     private static final int CACHES = 4;
     private static final int MOST_SETS = 1024;
+    private static final long CALLS_BYTES = 64L << 20;
+    private static final int MOST_CALLS = 8;
     private static final int CHUNK_BYTES = 1 << 20;
 
     private final List<Buffer> buffers = new ArrayList<>();
@@ -41,6 +43,17 @@ public final class TensorSets implements AutoCloseable {
         long rotated = Math.max(LEAST_ROTATED, CACHES * limits.cacheBytes());
         long wanted = Math.max(2, Math.min(MOST_SETS, (rotated + setBytes - 1) / setBytes));
         return (int) Math.max(1, Math.min(wanted, limits.globalMemoryBytes() / 2 / setBytes));
+    }
+
+    /**
+     * How many calls of a case are timed together: as many as pass over {@value #CALLS_BYTES} bytes of a tensor, at most
+     * {@value #MOST_CALLS}.
+     *
+     * @param timed the case
+     * @return the number, at least 1
+     */
+    public static int calls(BenchCase timed) {
+        return (int) Math.max(1, Math.min(MOST_CALLS, CALLS_BYTES / Math.max(1, timed.tensorBytes())));
     }
 
     private static int tensors(BenchCase timed) {

@@ -5,6 +5,7 @@ import io.normcl.bench.BenchCase.Op;
 import io.normcl.bench.BenchCase.Pass;
 import io.normcl.bench.BenchLayer.Tensors;
 import io.normcl.bench.Rounds.Millis;
+import io.normcl.bench.Rounds.Work;
 import io.normcl.device.Device;
 import io.normcl.device.DeviceException;
 import io.normcl.exchange.WholeFile;
@@ -24,7 +25,6 @@ import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.function.Consumer;
-import java.util.function.IntConsumer;
 import java.util.stream.Stream;
 
 /**
@@ -98,7 +98,7 @@ public final class Tuner {
                     layer.close();
                 }
             }
-            Map<Plan, Double> found = gains(layers, pass, sets);
+            Map<Plan, Double> found = gains(layers, timed, pass, sets);
             Map<Tuning, Double> gained = new LinkedHashMap<>();
             plans.forEach((tuning, plan) -> gained.put(tuning, found.getOrDefault(plan, 0.0)));
             BenchLayer any = layers.values().iterator().next();
@@ -171,14 +171,14 @@ public final class Tuner {
     }
 
     /** How much faster each plan is than the first; 0 of one that the device refuses. */
-    private Map<Plan, Double> gains(Map<Plan, BenchLayer> layers, Pass pass, TensorSets sets) {
+    private Map<Plan, Double> gains(Map<Plan, BenchLayer> layers, BenchCase timed, Pass pass, TensorSets sets) {
         Map<Plan, BenchLayer> able = new LinkedHashMap<>(layers);
         Plan own = layers.keySet().iterator().next();
         able.entrySet().removeIf(e -> !e.getKey().equals(own) && refused(e.getValue(), pass, sets));
-        Map<Plan, Double> gains = time(able, pass, sets, 1);
+        Map<Plan, Double> gains = time(able, timed, pass, sets, 1);
         Map<Plan, BenchLayer> hopeful = new LinkedHashMap<>(able);
         hopeful.keySet().removeIf(plan -> Objects.requireNonNull(gains.get(plan)) < 1 / HOPELESS);
-        gains.putAll(time(hopeful, pass, sets, rounds));
+        gains.putAll(time(hopeful, timed, pass, sets, rounds));
         return gains;
     }
 
@@ -192,14 +192,12 @@ public final class Tuner {
         }
     }
 
-    private Map<Plan, Double> time(Map<Plan, BenchLayer> layers, Pass pass, TensorSets sets, int count) {
-        List<IntConsumer> things = new ArrayList<>();
+    private Map<Plan, Double> time(
+            Map<Plan, BenchLayer> layers, BenchCase timed, Pass pass, TensorSets sets, int count) {
+        List<Work> works = new ArrayList<>();
         layers.values()
-                .forEach(layer -> things.add(set -> {
-                    layer.enqueue(pass, sets.get(set));
-                    device.finish();
-                }));
-        List<Millis> millis = Rounds.time(things, sets.size(), count, 0);
+                .forEach(layer -> works.add(new Work(set -> layer.enqueue(pass, sets.get(set)), device::finish)));
+        List<Millis> millis = Rounds.time(works, sets.size(), TensorSets.calls(timed), count, 0);
         Map<Plan, Double> gains = new HashMap<>();
         int i = 0;
         for (Plan plan : layers.keySet()) {

@@ -1,7 +1,7 @@
 package io.normcl.peers;
 
 import io.normcl.bench.BenchCase.Pass;
-import java.util.function.IntConsumer;
+import io.normcl.bench.Rounds.Work;
 import org.jspecify.annotations.Nullable;
 
 /** A library with the layer of one case. */
@@ -9,9 +9,9 @@ interface Contender extends AutoCloseable {
     /** As the results call it. */
     String name();
 
-    /** Does a pass on the set of tensors of that number and waits for it; null where the library has no such operation. */
+    /** A pass; null where the library has no such operation. */
     @Nullable
-    IntConsumer pass(Pass pass);
+    Work pass(Pass pass);
 
     /** What the library says of itself for a pass: which implementation, or why it has none. */
     String remark(Pass pass);

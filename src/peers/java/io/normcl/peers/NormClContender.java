@@ -11,6 +11,7 @@ import io.normcl.bench.BenchCase;
 import io.normcl.bench.BenchCase.Pass;
 import io.normcl.bench.BenchLayer;
 import io.normcl.bench.BenchLayer.Tensors;
+import io.normcl.bench.Rounds.Work;
 import io.normcl.bench.StreamingCopy;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
@@ -21,7 +22,6 @@ import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
-import java.util.function.IntConsumer;
 import java.util.stream.Collectors;
 import org.bytedeco.javacpp.BytePointer;
 import org.bytedeco.javacpp.FloatPointer;
@@ -124,11 +124,8 @@ final class NormClContender implements Contender {
     }
 
     /** A copy from the x to the y of a set. */
-    IntConsumer copy(StreamingCopy copy) {
-        return set -> {
-            copy.enqueue(sets.get(set).x(), sets.get(set).y());
-            opened.device().finish();
-        };
+    Work copy(StreamingCopy copy) {
+        return new Work(set -> copy.enqueue(sets.get(set).x(), sets.get(set).y()), opened.device()::finish);
     }
 
     /** What must pass to and from memory, by the plan. */
@@ -142,11 +139,8 @@ final class NormClContender implements Contender {
     }
 
     @Override
-    public IntConsumer pass(Pass pass) {
-        return set -> {
-            layer.enqueue(pass, sets.get(set));
-            opened.device().finish();
-        };
+    public Work pass(Pass pass) {
+        return new Work(set -> layer.enqueue(pass, sets.get(set)), opened.device()::finish);
     }
 
     @Override

@@ -22,13 +22,13 @@ import static org.bytedeco.dnnl.global.dnnl.dnnl_use_shift;
 import io.normcl.bench.BenchCase;
 import io.normcl.bench.BenchCase.Op;
 import io.normcl.bench.BenchCase.Pass;
+import io.normcl.bench.Rounds.Work;
 import io.normcl.tensor.Layout;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.EnumMap;
 import java.util.List;
 import java.util.Map;
-import java.util.function.IntConsumer;
 import org.bytedeco.dnnl.IntMemoryMap;
 import org.bytedeco.dnnl.batch_normalization_backward;
 import org.bytedeco.dnnl.batch_normalization_forward;
@@ -108,9 +108,9 @@ final class OneDnnContender implements Contender {
         for (Pass pass : Pass.values()) {
             operations.put(pass, operation(pass));
         }
-        IntConsumer training = pass(Pass.FORWARD_TRAINING);
+        Work training = pass(Pass.FORWARD_TRAINING);
         if (training != null) {
-            training.accept(0); // the statistics that backwards take
+            training.run(0, 1, 1); // the statistics that backwards take
         }
     }
 
@@ -255,16 +255,13 @@ final class OneDnnContender implements Contender {
     }
 
     @Override
-    public @Nullable IntConsumer pass(Pass pass) {
+    public @Nullable Work pass(Pass pass) {
         Operation operation = operations.get(pass);
         if (operation == null || operation.made() == null) {
             return null;
         }
         primitive made = operation.made();
-        return set -> {
-            made.execute(STREAM, operation.arguments().get(set));
-            STREAM._wait();
-        };
+        return new Work(set -> made.execute(STREAM, operation.arguments().get(set)), STREAM::_wait);
     }
 
     @Override

@@ -6,6 +6,7 @@ import io.normcl.bench.BenchCase.Pass;
 import io.normcl.bench.HostWarmUp;
 import io.normcl.bench.Rounds;
 import io.normcl.bench.Rounds.Millis;
+import io.normcl.bench.Rounds.Work;
 import io.normcl.bench.StreamingCopy;
 import io.normcl.bench.Suite;
 import io.normcl.bench.TensorSets;
@@ -24,7 +25,6 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.concurrent.Callable;
-import java.util.function.IntConsumer;
 import java.util.stream.Stream;
 import org.bytedeco.dnnl.global.dnnl;
 import org.bytedeco.javacpp.BytePointer;
@@ -190,7 +190,7 @@ public final class PeerBench implements Callable<Integer> {
         for (Pass pass : Pass.values()) {
             Map<String, Double> of = new LinkedHashMap<>();
             for (Contender contender : contenders) {
-                IntConsumer work = contender.pass(pass);
+                Work work = contender.pass(pass);
                 if (work != null && !contender.name().equals(Result.ONEDNN_BEST)) {
                     shared.forget();
                     double millis = millis(work);
@@ -210,9 +210,9 @@ public final class PeerBench implements Callable<Integer> {
         return errors;
     }
 
-    private static double millis(IntConsumer work) {
+    private static double millis(Work work) {
         long start = System.nanoTime();
-        work.accept(0);
+        work.run(0, 1, 1);
         return (System.nanoTime() - start) / 1e6;
     }
 
@@ -232,14 +232,14 @@ public final class PeerBench implements Callable<Integer> {
             int sets,
             boolean cached) {
         List<Thing> things = new ArrayList<>();
-        List<IntConsumer> works = new ArrayList<>();
+        List<Work> works = new ArrayList<>();
         StreamingCopy plain = new StreamingCopy(opened.device(), timed, false);
         StreamingCopy streaming = new StreamingCopy(opened.device(), timed, true);
         works.add(own.copy(plain));
         works.add(own.copy(streaming));
         for (Pass pass : Pass.values()) {
             for (Contender contender : contenders) {
-                IntConsumer work = contender.pass(pass);
+                Work work = contender.pass(pass);
                 Thing thing = new Thing(pass, contender);
                 if (work != null && !slow.containsKey(thing)) {
                     things.add(thing);
@@ -247,7 +247,7 @@ public final class PeerBench implements Callable<Integer> {
                 }
             }
         }
-        List<Millis> millis = Rounds.time(works, sets, rounds, rest);
+        List<Millis> millis = Rounds.time(works, sets, TensorSets.calls(timed), rounds, rest);
         Map<Thing, Millis> all = new HashMap<>(slow);
         for (int i = 0; i < things.size(); i++) {
             all.put(things.get(i), millis.get(2 + i));

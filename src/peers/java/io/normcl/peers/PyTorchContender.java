@@ -3,11 +3,11 @@ package io.normcl.peers;
 import io.normcl.bench.BenchCase;
 import io.normcl.bench.BenchCase.Op;
 import io.normcl.bench.BenchCase.Pass;
+import io.normcl.bench.Rounds.Work;
 import io.normcl.tensor.Layout;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
-import java.util.function.IntConsumer;
 import org.bytedeco.javacpp.BoolPointer;
 import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.javacpp.Pointer;
@@ -203,7 +203,7 @@ final class PyTorchContender implements Contender {
     }
 
     @Override
-    public @Nullable IntConsumer pass(Pass pass) {
+    public @Nullable Work pass(Pass pass) {
         boolean offered =
                 switch (timed.op()) {
                     case BATCH_NORM, GROUP_NORM, LAYER_NORM -> true;
@@ -213,7 +213,7 @@ final class PyTorchContender implements Contender {
         if (!offered) {
             return null;
         }
-        return set -> {
+        return Work.done(set -> {
             try (PointerScope scope = new PointerScope()) { // frees the outputs that PyTorch allocates
                 if (out) {
                     withOutputs(pass, sets.get(set));
@@ -221,7 +221,7 @@ final class PyTorchContender implements Contender {
                     withoutOutputs(pass, sets.get(set));
                 }
             }
-        };
+        });
     }
 
     @Override

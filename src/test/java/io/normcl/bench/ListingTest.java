@@ -10,6 +10,7 @@ import io.normcl.bench.BenchCase.Op;
 import io.normcl.bench.BenchCase.Pass;
 import io.normcl.bench.Listing.Format;
 import io.normcl.bench.Rounds.Millis;
+import io.normcl.bench.Rounds.Work;
 import io.normcl.plan.Family;
 import io.normcl.tensor.Layout;
 import java.io.PrintWriter;
@@ -53,9 +54,10 @@ class ListingTest {
         StringBuilder order = new StringBuilder();
         List<Millis> millis = Rounds.time(
                 List.of(
-                        set -> order.append('a').append(set),
-                        set -> order.append('b').append(set)),
+                        Work.done(set -> order.append('a').append(set)),
+                        Work.done(set -> order.append('b').append(set))),
                 3,
+                1,
                 2,
                 0);
         assertEquals("a0b1a2b0a1b2a0b1a2b0", order.toString());
@@ -68,12 +70,27 @@ class ListingTest {
         StringBuilder order = new StringBuilder();
         Rounds.time(
                 List.of(
-                        set -> order.append('a').append(set),
-                        set -> order.append('b').append(set)),
+                        Work.done(set -> order.append('a').append(set)),
+                        Work.done(set -> order.append('b').append(set))),
                 3,
+                1,
                 1,
                 1);
         assertEquals("a0a1b2b0a1a2b0b1a2a0b1b2a0a1b2b0", order.toString());
+    }
+
+    @Test
+    void callsOfTheSameAreTimedTogether() {
+        StringBuilder order = new StringBuilder();
+        Rounds.time(
+                List.of(
+                        new Work(set -> order.append('a').append(set), () -> order.append('.')),
+                        Work.done(set -> order.append('b').append(set))),
+                3,
+                2,
+                1,
+                0);
+        assertEquals("a0a1.b2b0a1a2.b0b1a2a0.b1b2a0a1.b2b0", order.toString());
     }
 
     @Test

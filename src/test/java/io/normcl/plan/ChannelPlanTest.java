@@ -17,6 +17,8 @@ import org.junit.jupiter.api.Test;
 class ChannelPlanTest {
     private static final Limits CPU =
             new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, Long.MAX_VALUE, false);
+    private static final Limits READS_AHEAD =
+            new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, Long.MAX_VALUE, true);
     private static final Limits GPU =
             new Limits(false, 132, 1024, 48 << 10, 1L << 36, 1L << 37, 50 << 20, true, Long.MAX_VALUE, false);
 
@@ -53,21 +55,26 @@ class ChannelPlanTest {
 
     @Test
     void hardwareThatReadsAheadIsAskedForNothingWhereAWalkIsStraightAndNoCacheHoldsTheTensor() {
-        Limits amd = new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, Long.MAX_VALUE, true);
         ChannelView large = new ChannelView(32, 256, 56 * 56, true);
-        assertEquals(List.of("0", "0"), fetches(large, amd));
+        assertEquals(List.of("0", "0"), fetches(large, READS_AHEAD));
         assertEquals(List.of("1", "1"), fetches(large, CPU));
-        assertEquals(List.of("1", "1"), fetches(new ChannelView(32, 256, 7 * 7, true), amd), "a cache holds it");
-        assertEquals(List.of("1", "1"), fetches(new ChannelView(32, 4096, 14 * 14, true), amd), "rows come in parts");
-        assertEquals(Arrays.asList(null, "0"), fetches(new ChannelView(64, 3, 224 * 224, false), amd), "a channel's");
+        assertEquals(
+                List.of("1", "1"), fetches(new ChannelView(32, 256, 7 * 7, true), READS_AHEAD), "a cache holds it");
+        assertEquals(
+                List.of("1", "1"),
+                fetches(new ChannelView(32, 4096, 14 * 14, true), READS_AHEAD),
+                "rows come in parts");
+        assertEquals(
+                Arrays.asList(null, "0"),
+                fetches(new ChannelView(64, 3, 224 * 224, false), READS_AHEAD),
+                "a channel's");
     }
 
     @Test
     void aBackwardAsksForNothingWhereNoCacheHoldsBothOfItsInputs() {
-        Limits amd = new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, Long.MAX_VALUE, true);
         ChannelView view = new ChannelView(16384, 256, 1, true);
-        assertEquals(List.of("1", "1"), fetches(view, amd));
-        Plan plan = ChannelPlan.backward(view, Form.PLAIN, amd, Tuning.NONE, true, true, true);
+        assertEquals(List.of("1", "1"), fetches(view, READS_AHEAD));
+        Plan plan = ChannelPlan.backward(view, Form.PLAIN, READS_AHEAD, Tuning.NONE, true, true, true);
         assertEquals("0", plan.calls().get(0).defines().get("FETCH"));
         assertEquals("0", plan.calls().get(2).defines().get("FETCH"));
     }

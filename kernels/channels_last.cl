@@ -4,7 +4,7 @@
  * side until a row is worth a work-item; the last row may then be short, and the channel of a column is column % C. A
  * work-group takes a tile of LANES*VECTORS*WIDTH columns, LANES work-items side by side, LOCAL_SIZE/LANES rows at a
  * time. The wide family's tiles are as wide as rows where that can be and sums stay in the first cache, so that memory is
- * read as it lies.
+ * read as it lies. The fused kernels go back from the last row, which the caches still hold.
  *
  *   <family>_last_stats_partial     tiles*splits groups  reads x            writes partials        1R
  *   <family>_last_apply             tiles*any groups     reads x            writes y               1R + 1W
@@ -77,6 +77,7 @@ typedef struct {
     const __global int *lengths;
     long line;
     long places;
+    int back; /* 1: rows from the last to the first */
 } patch;
 
 INLINE long tiles_of(long columns) { return (columns + TILE - 1) / TILE; }
@@ -88,7 +89,7 @@ INLINE patch patch_of(
     long split = group % own / tiles_of(columns);
     patch p = {
         elements, group / own, K, columns, rows, group % tiles_of(columns) * TILE, split * rows / splits,
-        (split + 1) * rows / splits, lengths, line, places};
+        (split + 1) * rows / splits, lengths, line, places, 0};
     return p;
 }
 
@@ -285,9 +286,13 @@ INLINE int whole_vectors(patch p, long row) {
                : (int)min((long)VECTORS, (rest - WIDTH) / (LANES * WIDTH) + 1);
 }
 
+/* The row that is walked where it would be row i from the first to the last. */
+INLINE long row_at(patch p, long i) { return p.back ? p.from + p.to - 1 - i : i; }
+
 /* Values from a vector to the one that is asked for meanwhile, which is of the same tile. */
 INLINE long ahead_of(patch p) {
-    return p.columns <= TILE ? FETCH_AHEAD : max(1L, FETCH_AHEAD / TILE) * p.columns;
+    long ahead = p.columns <= TILE ? FETCH_AHEAD : max(1L, FETCH_AHEAD / TILE) * p.columns;
+    return p.back ? -ahead : ahead;
 }
 
 /* Adds d and d^2 of the first `count` values of a vector, d = x - shift. */
@@ -457,8 +462,8 @@ INLINE void normalize(
     for (int v = 0; v < VECTORS; v++) {
         own[v] = load_norm(stats, gamma, beta, p, column_of(p, v), C);
     }
-    for (long row = p.from + ROW; row < p.to; row += ROWS) {
-        normalize_row(x, z, y, gamma, beta, p, row, own);
+    for (long i = p.from + ROW; i < p.to; i += ROWS) {
+        normalize_row(x, z, y, gamma, beta, p, row_at(p, i), own);
     }
 }
 
@@ -535,8 +540,8 @@ INLINE void differentiate(
         slope[v] = LOADV(slopes) * own[v].inv_std;
 #endif
     }
-    for (long row = p.from + ROW; row < p.to; row += ROWS) {
-        differentiate_row(x, z, dy, dx, dz, gamma, beta, p, row, own, offset, slope);
+    for (long i = p.from + ROW; i < p.to; i += ROWS) {
+        differentiate_row(x, z, dy, dx, dz, gamma, beta, p, row_at(p, i), own, offset, slope);
     }
 }
 
@@ -594,6 +599,7 @@ KERNEL(last_forward_fused)
         }
     }
     barrier(CLK_GLOBAL_MEM_FENCE);
+    p.back = 1;
     normalize(x + at, z + at, y + at, stats, gamma, beta, p, C);
 }
 
@@ -657,5 +663,6 @@ KERNEL(last_backward_fused)
         }
     }
     barrier(CLK_GLOBAL_MEM_FENCE);
+    p.back = 1;
     differentiate(x + at, z + at, dy + at, dx + at, dz + at, stats, sums, gamma, beta, p, C);
 }

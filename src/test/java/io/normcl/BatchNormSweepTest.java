@@ -3,6 +3,7 @@ package io.normcl;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
+import static org.junit.jupiter.api.Assumptions.assumeFalse;
 
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
@@ -17,6 +18,7 @@ import java.util.Random;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Tag;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
@@ -71,6 +73,13 @@ class BatchNormSweepTest {
                 }
             }
         }
+    }
+
+    @Test
+    void tilesThatCoresShareOut() {
+        assumeFalse(FEW, "a variant more to compile");
+        int c = 1024 * device.limits().computeUnits();
+        check(new Random(1), Tuning.of(Family.WIDE), Kind.TRAINING, Layout.CHANNELS_LAST, 41, c, 2);
     }
 
     private static void check(Random random, Tuning tuning, Kind kind, Layout layout, int n, int c, int s) {

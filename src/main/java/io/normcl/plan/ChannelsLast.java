@@ -97,10 +97,21 @@ record ChannelsLast(
         return rowSplits * (columns / view.c());
     }
 
-    /** Small enough that a launch costs more than the work, and not so narrow that most of a vector would idle. */
+    /**
+     * Small enough that a launch costs more than the work, and not so narrow that most of a vector would idle; or tiles of a
+     * page of floats that a CPU's cores can have as many of each. Narrower tiles take up to twice as long as whole rows.
+     */
     @Override
     public boolean holds(int tensors) {
-        return view.elements() * tensors <= 65_536 && (view.c() >= width || view.m() <= 256);
+        boolean small = view.elements() * tensors <= 65_536 && (view.c() >= width || view.m() <= 256);
+        return small || wholeTiles();
+    }
+
+    private boolean wholeTiles() {
+        return localSize == 1
+                && vectors == MOST_VECTORS
+                && view.c() % (tile() * limits.computeUnits()) == 0
+                && view.m() * vectors <= Walk.mostSteps(limits);
     }
 
     @Override
@@ -254,7 +265,7 @@ record ChannelsLast(
     }
 
     private int fusedVectors() {
-        return Math.min(vectors, powerOfTwo(ceilDiv(view.c(), width), MOST_VECTORS_FUSED));
+        return wholeTiles() ? vectors : Math.min(vectors, powerOfTwo(ceilDiv(view.c(), width), MOST_VECTORS_FUSED));
     }
 
     private long tile() {

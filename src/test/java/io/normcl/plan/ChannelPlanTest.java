@@ -42,6 +42,21 @@ class ChannelPlanTest {
     }
 
     @Test
+    void channelsLastTakeOneLaunchWhereACpusCoresShareTheirTilesOut() {
+        assertEquals(1, forwardLaunches(new ChannelView(32, 2048, 7 * 7, true), CPU));
+        assertEquals(1, forwardLaunches(new ChannelView(4096, 4096, 1, true), CPU));
+        assertEquals(3, forwardLaunches(new ChannelView(4096, 3072, 1, true), CPU), "three tiles, two cores");
+        assertEquals(3, forwardLaunches(new ChannelView(4096, 1024, 1, true), CPU), "one tile");
+        assertEquals(3, forwardLaunches(new ChannelView(4096, 4096, 1, true), GPU));
+    }
+
+    private static int forwardLaunches(ChannelView view, Limits limits) {
+        return ChannelPlan.forward(view, Form.PLAIN, limits, Tuning.NONE)
+                .calls()
+                .size();
+    }
+
+    @Test
     void shortPlanesAreTakenSideBySide() {
         ChannelView view = new ChannelView(32, 2048, 7 * 7, false);
         KernelCall call =

@@ -19,8 +19,14 @@
  * Group and instance norm take the kernels that are not fused, with ROW_STATS 1: each of `samples` samples is walked as
  * a tensor of its own, with as many groups, and K neighbouring channels of it share their statistics; partials are
  * [split][sample][C], for a finalize that takes samples*C channels.
- * Norm per location takes the fused ones, with ROW_AFFINE 1: what is called a sample there is a group of a sample, of
- * which the K channels are rows and the S places are columns; gamma belongs to the row, and dGamma is not computed.
+ * Where the caches hold a sample, a work-item of the wide family takes all of it, tile after tile, in one launch:
+ *
+ *   wide_last_rows_forward_fused    samples groups       reads x            writes y, stats        1R + 1W
+ *   wide_last_rows_backward_fused   samples groups       reads x, dy        writes dx, partials    2R + 1W
+ *
+ * Norm per location takes the fused ones of channels, with ROW_AFFINE 1: what is called a sample there is a group of a
+ * sample, of which the K channels are rows and the S places are columns; gamma belongs to the row, and dGamma is not
+ * computed.
  *
  * With MASKED 1 a row is one place (columns = C), and counts where place % line < the sample's length, place < places.
  *
@@ -77,7 +83,8 @@ typedef struct {
     const __global int *lengths;
     long line;
     long places;
-    int back; /* 1: rows from the last to the first */
+    int back;   /* 1: rows from the last to the first */
+    long ahead; /* values from a vector to the one that is asked for meanwhile, which is of the same tile */
 } patch;
 
 INLINE long tiles_of(long columns) { return (columns + TILE - 1) / TILE; }
@@ -87,9 +94,10 @@ INLINE patch patch_of(
     long rows = (elements + columns - 1) / columns;
     long own = tiles_of(columns) * splits;
     long split = group % own / tiles_of(columns);
+    long ahead = columns <= TILE ? FETCH_AHEAD : max(1L, FETCH_AHEAD / TILE) * columns;
     patch p = {
         elements, group / own, K, columns, rows, group % tiles_of(columns) * TILE, split * rows / splits,
-        (split + 1) * rows / splits, lengths, line, places, 0};
+        (split + 1) * rows / splits, lengths, line, places, 0, ahead};
     return p;
 }
 
@@ -289,16 +297,17 @@ INLINE int whole_vectors(patch p, long row) {
 /* The row that is walked where it would be row i from the first to the last. */
 INLINE long row_at(patch p, long i) { return p.back ? p.from + p.to - 1 - i : i; }
 
-/* Values from a vector to the one that is asked for meanwhile, which is of the same tile. */
-INLINE long ahead_of(patch p) {
-    long ahead = p.columns <= TILE ? FETCH_AHEAD : max(1L, FETCH_AHEAD / TILE) * p.columns;
-    return p.back ? -ahead : ahead;
+/* Walks the rows from the last to the first, which the caches hold if they hold any. */
+INLINE patch backwards(patch p) {
+    p.back = 1;
+    p.ahead = -p.ahead;
+    return p;
 }
 
 /* Adds d and d^2 of the first `count` values of a vector, d = x - shift. */
 INLINE void add_moments(
     const __global storage *x, patch p, long at, long count, floatv shift, realv *sum, realv *square) {
-    fetch(x + at + ahead_of(p));
+    fetch(x + at + p.ahead);
     realv d = realv_difference(load_some(x + at, count, shift), shift, (floatv)(0.0f));
     realv_add(sum, d);
     realv_add_product(square, d, d);
@@ -367,8 +376,8 @@ INLINE void column_moments(
 INLINE void add_gradients(
     const __global storage *x, const __global storage *z, const __global storage *dy, patch p, long at, long count,
     column_norm n, realv *sum, realv *product) {
-    fetch(x + at + ahead_of(p));
-    fetch(dy + at + ahead_of(p));
+    fetch(x + at + p.ahead);
+    fetch(dy + at + p.ahead);
     floatv value = gradient_at(x, z, dy, at, count, n);
 #if ROW_AFFINE
     realv g = realv_product(value, n.gamma);
@@ -432,7 +441,7 @@ INLINE void column_gradients(
 INLINE void normalize_vector(
     const __global storage *x, const __global storage *z, __global storage *y, patch p, long at, long count, int counted,
     column_norm n) {
-    fetch(x + at + ahead_of(p));
+    fetch(x + at + p.ahead);
     floatv value = activate(affine(load_some(x + at, count, 0.0f), n), z + at, count);
     store_some(counted ? value : (floatv)(0.0f), y + at, count);
 }
@@ -471,8 +480,8 @@ INLINE void normalize(
 INLINE void differentiate_vector(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
     __global storage *dz, patch p, long at, long count, int counted, column_norm n, floatv offset, floatv slope) {
-    fetch(x + at + ahead_of(p));
-    fetch(dy + at + ahead_of(p));
+    fetch(x + at + p.ahead);
+    fetch(dy + at + p.ahead);
     floatv g = gradient_at(x, z, dy, at, count, n);
 #if WRITE_DZ
     store_some(counted ? g : (floatv)(0.0f), dz + at, count);
@@ -579,6 +588,100 @@ KERNEL(last_apply)
     normalize(x + at, z + at, y + at, stats, gamma, beta, p, C);
 }
 
+#if LOCAL_SIZE == 1
+/* A value of the group of each of a vector's columns, so that the sums of differences from it can be added. */
+INLINE floatv group_shift(const __global storage *x, patch p, long column, long C) {
+    spot s = spot_of(p, column, C);
+    float own[WIDTH];
+    for (int i = 0; i < WIDTH; i++, s = next_spot(s)) {
+        own[i] = UNPACK1(x + s.group * p.K);
+    }
+    return LOADV(own);
+}
+
+/* Adds a pair of values of a channel, which stand in each of its columns. */
+INLINE void add_columns(patch p, const real *a, const real *b, long channel, long C, real *sum_a, real *sum_b) {
+    for (long column = channel; column < min(p.first + TILE, p.columns); column += C) {
+        *sum_a = real_add(*sum_a, a[column - p.first]);
+        *sum_b = real_add(*sum_b, b[column - p.first]);
+    }
+}
+
+KERNEL(last_rows_forward_fused)
+(const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,
+ const __global float *gamma, const __global float *beta, long elements, long columns, long C, long K, float2 eps) {
+    patch p = patch_of(elements, columns, K, get_group_id(0) * tiles_of(columns), 1, 0, 1, 1);
+    long at = p.sample * elements;
+    real sum = real_of_long(0), square = sum;
+    for (; p.first < columns; p.first += TILE) {
+        realv sums[VECTORS], squares[VECTORS];
+        floatv shift[VECTORS];
+        real s[VECTORS * WIDTH], q[VECTORS * WIDTH];
+        for (int v = 0; v < VECTORS; v++) {
+            sums[v] = (realv)REALV_ZERO;
+            squares[v] = (realv)REALV_ZERO;
+            shift[v] = group_shift(x + at, p, column_of(p, v), C);
+        }
+        for (long row = 0; row < p.rows; row++) {
+            row_moments(x + at, p, row, shift, sums, squares);
+        }
+        for (int v = 0; v < VECTORS; v++) {
+            realv_lanes(sums[v], s + v * WIDTH);
+            realv_lanes(squares[v], q + v * WIDTH);
+        }
+        for (long c = p.first; c < min(p.first + TILE, C); c++) {
+            add_columns(p, s, q, c, C, &sum, &square);
+            if ((c + 1) % K == 0) {
+                moments own = moments_of_sums(elements / C * K, UNPACK1(x + at + c / K * K), sum, square, 1.0f);
+                stats[p.sample * (C / K) + c / K] = moments_statistics(own, eps);
+                sum = real_of_long(0);
+                square = sum;
+            }
+        }
+    }
+    barrier(CLK_GLOBAL_MEM_FENCE);
+    p = backwards(p);
+    for (p.first = 0; p.first < columns; p.first += TILE) {
+        normalize(x + at, z + at, y + at, stats, gamma, beta, p, C);
+    }
+}
+
+KERNEL(last_rows_backward_fused)
+(const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
+ __global storage *dz, const __global float4 *stats, __global float2 *sums, const __global float *gamma,
+ const __global float *beta, __global real *partials, long elements, long columns, long C, long K) {
+    __local real tree[2 * LOCAL_SIZE * WIDTH];
+    patch p = patch_of(elements, columns, K, get_group_id(0) * tiles_of(columns), 1, 0, 1, 1);
+    long at = p.sample * elements;
+    real count = real_of_long(elements / C * K);
+    real a = real_of_long(0), b = a;
+    for (; p.first < columns; p.first += TILE) {
+        real d_beta[VECTORS * WIDTH], d_gamma[VECTORS * WIDTH];
+        column_gradients(x + at, z + at, dy + at, stats, gamma, beta, p, C, tree, d_beta, d_gamma);
+        for (long c = p.first; c < min(p.first + TILE, C); c++) {
+            real own_beta = real_of_long(0), own_gamma = own_beta;
+            add_columns(p, d_beta, d_gamma, c, C, &own_beta, &own_gamma);
+            partials[2 * (p.sample * C + c)] = own_beta;
+            partials[2 * (p.sample * C + c) + 1] = own_gamma;
+            real weight = real_of((float2)(gamma[c], 0.0f));
+            a = real_add(a, real_mul(weight, own_beta));
+            b = real_add(b, real_mul(weight, own_gamma));
+            if ((c + 1) % K == 0) {
+                sums[p.sample * (C / K) + c / K] =
+                    (float2)(real_high(real_div(a, count)), real_high(real_div(b, count)));
+                a = real_of_long(0);
+                b = a;
+            }
+        }
+    }
+    barrier(CLK_GLOBAL_MEM_FENCE);
+    p = backwards(p);
+    for (p.first = 0; p.first < columns; p.first += TILE) {
+        differentiate(x + at, z + at, dy + at, dx + at, dz + at, stats, sums, gamma, beta, p, C);
+    }
+}
+#endif
+
 KERNEL(last_forward_fused)
 (const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,
  const __global float *gamma, const __global float *beta, long elements, long C, long K, float2 eps) {
@@ -599,8 +702,7 @@ KERNEL(last_forward_fused)
         }
     }
     barrier(CLK_GLOBAL_MEM_FENCE);
-    p.back = 1;
-    normalize(x + at, z + at, y + at, stats, gamma, beta, p, C);
+    normalize(x + at, z + at, y + at, stats, gamma, beta, backwards(p), C);
 }
 
 KERNEL(last_backward_partial)
@@ -663,6 +765,5 @@ KERNEL(last_backward_fused)
         }
     }
     barrier(CLK_GLOBAL_MEM_FENCE);
-    p.back = 1;
-    differentiate(x + at, z + at, dy + at, dx + at, dz + at, stats, sums, gamma, beta, p, C);
+    differentiate(x + at, z + at, dy + at, dx + at, dz + at, stats, sums, gamma, beta, backwards(p), C);
 }

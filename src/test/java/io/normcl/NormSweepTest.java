@@ -91,6 +91,20 @@ class NormSweepTest {
         }
     }
 
+    /** Groups that end within a tile of channels, within a vector, and with it. */
+    @ParameterizedTest
+    @CsvSource({"WIDE,true", "WIDE,false", "WIDE,own"})
+    void groupsOfSeveralTiles(Family family, String fused) {
+        for (Size size :
+                new Size[] {new Size(33, 2100, 1, 3, 3), new Size(9, 2048, 1, 7, 32), new Size(2, 1040, 1, 5, 1)}) {
+            for (DataType type : DataType.values()) {
+                NormSweep.plain(Kind.GROUP, Layout.CHANNELS_LAST, tuning(family, fused), size)
+                        .withType(type)
+                        .check(device, size.n());
+            }
+        }
+    }
+
     /** A sum in the place of x, of which every work-item needs the first value. */
     @ParameterizedTest
     @CsvSource({"WIDE,true", "WIDE,false", "COOPERATIVE,true", "COOPERATIVE,false"})

@@ -116,7 +116,7 @@ record ChannelsLast(
 
     @Override
     public boolean near(int tensors) {
-        return view.elements() * form.type().bytes() * tensors <= Walk.cache(limits) / 2;
+        return bytes(tensors) <= Walk.cache(limits) / 2;
     }
 
     @Override
@@ -254,6 +254,71 @@ record ChannelsLast(
                         view.c(),
                         k,
                         Slot.ACCUMULATE));
+    }
+
+    /** Each sample by a work-group of its own, which needs {@link #holdsSamples}. */
+    KernelCall rowsForwardFused() {
+        return call(
+                "last_rows_forward_fused",
+                defines(1),
+                samples,
+                List.of(
+                        Slot.X,
+                        Slot.Z,
+                        Slot.Y,
+                        Slot.STATS,
+                        Slot.GAMMA,
+                        Slot.BETA,
+                        view.elements(),
+                        columns,
+                        view.c(),
+                        k,
+                        Slot.EPS));
+    }
+
+    /** The same; the partial results are a sample's. */
+    KernelCall rowsBackwardFused() {
+        return call(
+                "last_rows_backward_fused",
+                defines(2),
+                samples,
+                List.of(
+                        Slot.X,
+                        Slot.Z,
+                        Slot.DY,
+                        Slot.DX,
+                        Slot.DZ,
+                        Slot.STATS,
+                        Slot.SUMS,
+                        Slot.GAMMA,
+                        Slot.BETA,
+                        Slot.PARTIALS,
+                        view.elements(),
+                        columns,
+                        view.c(),
+                        k));
+    }
+
+    /**
+     * Whether there are samples enough for a CPU's cores, and the caches hold as many. A core gains even by what it finds in
+     * the last cache.
+     */
+    boolean holdsSamples(int tensors) {
+        long units = limits.computeUnits();
+        return localSize == 1
+                && !form.masked()
+                && samples >= 4 * units
+                && bytes(tensors) * units <= Walk.cache(limits)
+                && ceilDiv(view.elements(), width) <= Walk.mostSteps(limits);
+    }
+
+    /** Whether a sample stays in a core's own cache between two passes over it. */
+    boolean nearSample(int tensors) {
+        return 2 * bytes(tensors) <= Walk.NEAR_A_CORE;
+    }
+
+    private long bytes(int tensors) {
+        return view.elements() * form.type().bytes() * tensors;
     }
 
     private long line() {

@@ -152,6 +152,10 @@ public final class RowPlan {
             return new Plan(List.of(call), 1, 0, form.forwardBytes(view.elements(), 2));
         }
         boolean last = view.order() == Order.CHANNELS_LAST;
+        if (last && fusedSamples(1)) {
+            int passes = last().nearSample(1) ? 2 : 3;
+            return new Plan(List.of(last().rowsForwardFused()), 1, 0, form.forwardBytes(view.elements(), passes));
+        }
         Walk stats = last
                 ? last()
                 : ChannelsFirst.of(
@@ -179,6 +183,9 @@ public final class RowPlan {
     private Plan backward(boolean dx, boolean parameters) {
         if (view.order() == Order.PER_PLACE) {
             return perPlaceBackward(dx, parameters);
+        }
+        if (dx && view.order() == Order.CHANNELS_LAST && fusedSamples(2)) {
+            return withParameterSums(last().rowsBackwardFused(), view.n(), parameters, last().nearSample(2));
         }
         boolean held = held(2);
         if (dx && held && (!elementwise || (parameters && inOnePass()))) {
@@ -238,12 +245,21 @@ public final class RowPlan {
     private Plan heldTogether(boolean parameters) {
         long groups = elementwise ? clamp(view.rows() / (height * atOnce), 1, groups()) : groups();
         long splits = elementwise ? groups * atOnce : view.n();
-        KernelCall rows = backwardFused(true, groups);
+        return withParameterSums(backwardFused(true, groups), splits, parameters, true);
+    }
+
+    /** A backward in one launch, and the merge of its partial sums for dGamma and dBeta where they are wanted. */
+    private Plan withParameterSums(KernelCall pass, long splits, boolean parameters, boolean near) {
         return new Plan(
-                parameters ? List.of(rows, parameterSums(splits)) : List.of(rows),
+                parameters ? List.of(pass, parameterSums(splits)) : List.of(pass),
                 1,
                 partials(splits * view.affine()),
-                form.backwardBytes(view.elements(), 3, 1));
+                form.backwardBytes(view.elements(), near ? 3 : 5, near ? 1 : 2));
+    }
+
+    /** Whether channels that stand last are taken sample by sample. */
+    private boolean fusedSamples(int tensors) {
+        return tuning.fused() != null ? tuning.fused() && wide && !form.masked() : last().holdsSamples(tensors);
     }
 
     /** There must be blocks of rows for all units, and those in flight must fit half the cache. */
@@ -378,7 +394,7 @@ public final class RowPlan {
         return ChannelsFirst.of(new ChannelView(view.n(), c, s, false), k, c, defines, form, limits, tuning);
     }
 
-    private Walk last() {
+    private ChannelsLast last() {
         return ChannelsLast.of(new ChannelView(1, c, s, true), view.n(), k, defines, form, limits, tuning);
     }
 

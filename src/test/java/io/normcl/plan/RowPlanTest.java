@@ -47,6 +47,23 @@ class RowPlanTest {
         assertEquals("4", height(256, GPU));
     }
 
+    @Test
+    void aCpuTakesSampleBySampleWhereChannelsStandLastAndItsCachesHoldOneForEachCore() {
+        RowView near = new RowView(32, 32, 64, 7 * 7, Order.CHANNELS_LAST);
+        Plan forward = RowPlan.forward(near, RowRule.STANDARD, Form.PLAIN, CPU, Tuning.NONE);
+        assertEquals(List.of("wide_last_rows_forward_fused"), kernels(forward));
+        assertEquals(2L * 4 * near.elements(), forward.bytes());
+        RowView far = new RowView(32, 32, 8, 56 * 56, Order.CHANNELS_LAST);
+        forward = RowPlan.forward(far, RowRule.STANDARD, Form.PLAIN, CPU, Tuning.NONE);
+        assertEquals(List.of("wide_last_rows_forward_fused"), kernels(forward));
+        assertEquals(3L * 4 * far.elements(), forward.bytes(), "no longer near when it is taken again");
+        Plan backward = RowPlan.backward(far, RowRule.STANDARD, Form.PLAIN, CPU, Tuning.NONE, true, true);
+        assertEquals("wide_last_backward_partial", kernels(backward).get(0), "two tensors are too much");
+        RowView few = new RowView(7, 32, 64, 7 * 7, Order.CHANNELS_LAST);
+        forward = RowPlan.forward(few, RowRule.STANDARD, Form.PLAIN, CPU, Tuning.NONE);
+        assertEquals("wide_last_stats_partial", kernels(forward).get(0), "too few for two cores");
+    }
+
     private static String height(long d, Limits limits) {
         Plan plan = RowPlan.backward(view(4096, d), RowRule.STANDARD, Form.PLAIN, limits, Tuning.NONE, true, true);
         return plan.calls().get(0).defines().get("HEIGHT");

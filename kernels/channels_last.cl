@@ -207,14 +207,19 @@ INLINE void row_sums(real *a, real *b, __local real *tree) {
 #endif
 }
 
-/* What a vector's channels are normalized with. */
+/* y = (x - high - low)*scale + beta of a vector's columns, scale = invStd*gamma. */
 typedef struct {
     floatv high;
     floatv low;
+    floatv scale;
+    floatv beta;
+} column_affine;
+
+/* What a vector's channels are normalized with. */
+typedef struct {
+    column_affine affine;
     floatv inv_std;
     floatv gamma;
-    floatv beta;
-    floatv scale; /* inv_std * gamma */
 } column_norm;
 
 INLINE floatv load_channels(const __global float *values, patch p, long column, long C) {
@@ -229,15 +234,23 @@ INLINE floatv load_channels(const __global float *values, patch p, long column, 
     return LOADV(own);
 }
 
+INLINE column_norm with_affine(column_norm n, floatv gamma, floatv beta) {
+    n.gamma = gamma;
+    n.affine.scale = n.inv_std * gamma;
+    n.affine.beta = beta;
+    return n;
+}
+
 INLINE column_norm load_norm(
     const __global float4 *stats, const __global float *gamma, const __global float *beta, patch p, long column,
     long C) {
-    column_norm n = {(floatv)(0.0f), (floatv)(0.0f), (floatv)(0.0f), (floatv)(0.0f), (floatv)(0.0f), (floatv)(0.0f)};
+    column_norm n = {
+        {(floatv)(0.0f), (floatv)(0.0f), (floatv)(0.0f), (floatv)(0.0f)}, (floatv)(0.0f), (floatv)(0.0f)};
     spot s = spot_of(p, column, C);
     if (shared(p, s, column)) {
         float4 own = stats[stats_of(p, s)];
-        n.high = (floatv)(own.x);
-        n.low = (floatv)(own.y);
+        n.affine.high = (floatv)(own.x);
+        n.affine.low = (floatv)(own.y);
         n.inv_std = (floatv)(own.z);
     } else {
         float high[WIDTH], low[WIDTH], inv_std[WIDTH];
@@ -247,14 +260,12 @@ INLINE column_norm load_norm(
             low[i] = own.y;
             inv_std[i] = own.z;
         }
-        n.high = LOADV(high);
-        n.low = LOADV(low);
+        n.affine.high = LOADV(high);
+        n.affine.low = LOADV(low);
         n.inv_std = LOADV(inv_std);
     }
 #if !ROW_AFFINE
-    n.gamma = load_channels(gamma, p, column, C);
-    n.beta = load_channels(beta, p, column, C);
-    n.scale = n.inv_std * n.gamma;
+    n = with_affine(n, load_channels(gamma, p, column, C), load_channels(beta, p, column, C));
 #endif
     return n;
 }
@@ -264,16 +275,30 @@ INLINE column_norm at_row(
     column_norm n, const __global float *gamma, const __global float *beta, patch p, long row) {
 #if ROW_AFFINE
     long own = p.sample % p.K * p.rows + row;
-    n.gamma = (floatv)(gamma[own]);
-    n.beta = (floatv)(beta[own]);
-    n.scale = n.inv_std * n.gamma;
+    n = with_affine(n, (floatv)(gamma[own]), (floatv)(beta[own]));
 #endif
     return n;
 }
 
-INLINE floatv affine(floatv x, column_norm n) {
-    return fma(x - n.high - n.low, n.scale, n.beta);
+/* What the forward needs of it, so that it takes little of the first cache: affine_at() makes it a row's. */
+INLINE column_affine affine_of(column_norm n) {
+#if ROW_AFFINE
+    n.affine.scale = n.inv_std;
+#endif
+    return n.affine;
 }
+
+INLINE column_affine affine_at(
+    column_affine a, const __global float *gamma, const __global float *beta, patch p, long row) {
+#if ROW_AFFINE
+    long own = p.sample % p.K * p.rows + row;
+    a.scale *= gamma[own];
+    a.beta = (floatv)(beta[own]);
+#endif
+    return a;
+}
+
+INLINE floatv affine(floatv x, column_affine a) { return fma(x - a.high - a.low, a.scale, a.beta); }
 
 /* The gradient of what scale and shift gave. */
 INLINE floatv gradient_at(
@@ -281,7 +306,7 @@ INLINE floatv gradient_at(
     column_norm n) {
     floatv g = load_some(dy + at, count, 0.0f);
 #if ACTIVATION
-    g = activation_gradient(g, affine(load_some(x + at, count, 0.0f), n), z + at, count);
+    g = activation_gradient(g, affine(load_some(x + at, count, 0.0f), n.affine), z + at, count);
 #endif
     return g;
 }
@@ -385,7 +410,7 @@ INLINE void add_gradients(
     realv g = realv_of(value);
 #endif
     realv_add(sum, g);
-    realv_add_product(product, g, realv_difference(load_some(x + at, count, 0.0f), n.high, n.low));
+    realv_add_product(product, g, realv_difference(load_some(x + at, count, 0.0f), n.affine.high, n.affine.low));
 }
 
 /* The same of a row. */
@@ -440,46 +465,80 @@ INLINE void column_gradients(
 /* y of the first `count` values of a vector; 0 where they don't count. */
 INLINE void normalize_vector(
     const __global storage *x, const __global storage *z, __global storage *y, patch p, long at, long count, int counted,
-    column_norm n) {
+    column_affine own) {
     fetch(x + at + p.ahead);
-    floatv value = activate(affine(load_some(x + at, count, 0.0f), n), z + at, count);
+    floatv value = activate(affine(load_some(x + at, count, 0.0f), own), z + at, count);
     store_some(counted ? value : (floatv)(0.0f), y + at, count);
 }
 
 /* The same of a row. */
 INLINE void normalize_row(
     const __global storage *x, const __global storage *z, __global storage *y, const __global float *gamma,
-    const __global float *beta, patch p, long row, const column_norm *own) {
+    const __global float *beta, patch p, long row, const column_affine *own) {
     int counted = counts(p, row);
     int whole = whole_vectors(p, row);
     int v = 0;
     for (; v < whole; v++) {
         normalize_vector(
-            x, z, y, p, row * p.columns + column_of(p, v), WIDTH, counted, at_row(own[v], gamma, beta, p, row));
+            x, z, y, p, row * p.columns + column_of(p, v), WIDTH, counted, affine_at(own[v], gamma, beta, p, row));
     }
     for (; v < VECTORS && column_of(p, v) < p.columns; v++) {
         long column = column_of(p, v);
         normalize_vector(
-            x, z, y, p, row * p.columns + column, inside(p, row, column), counted, at_row(own[v], gamma, beta, p, row));
+            x, z, y, p, row * p.columns + column, inside(p, row, column), counted,
+            affine_at(own[v], gamma, beta, p, row));
     }
 }
 
 INLINE void normalize(
     const __global storage *x, const __global storage *z, __global storage *y, const __global float4 *stats,
     const __global float *gamma, const __global float *beta, patch p, long C) {
-    column_norm own[VECTORS];
+    column_affine own[VECTORS];
     for (int v = 0; v < VECTORS; v++) {
-        own[v] = load_norm(stats, gamma, beta, p, column_of(p, v), C);
+        own[v] = affine_of(load_norm(stats, gamma, beta, p, column_of(p, v), C));
     }
     for (long i = p.from + ROW; i < p.to; i += ROWS) {
         normalize_row(x, z, y, gamma, beta, p, row_at(p, i), own);
     }
 }
 
+/* dx = ((high + low - x)*slope + g - offset)*factor; g*gamma in the place of g where channels share statistics. */
+typedef struct {
+    floatv high;
+    floatv low;
+    floatv slope;
+    floatv offset;
+    floatv factor;
+} column_slope;
+
+INLINE column_slope load_slope(const __global float2 *sums, column_norm n, patch p, long column, long C) {
+    column_slope a = {
+        n.affine.high, n.affine.low, (floatv)(0.0f), (floatv)(0.0f), ROW_STATS && BATCH_STATS ? n.inv_std : n.affine.scale};
+#if BATCH_STATS
+    spot s = spot_of(p, column, C);
+    if (shared(p, s, column)) {
+        float2 sum = sums[stats_of(p, s)];
+        a.offset = (floatv)(sum.x);
+        a.slope = (floatv)(sum.y);
+    } else {
+        float offsets[WIDTH], slopes[WIDTH];
+        for (int i = 0; i < WIDTH; i++, s = next_spot(s)) {
+            float2 sum = column + i < p.columns ? sums[stats_of(p, s)] : (float2)(0.0f);
+            offsets[i] = sum.x;
+            slopes[i] = sum.y;
+        }
+        a.offset = LOADV(offsets);
+        a.slope = LOADV(slopes);
+    }
+    a.slope *= n.inv_std;
+#endif
+    return a;
+}
+
 /* dx of the first `count` values of a vector, and g to dz; 0 where they don't count. */
 INLINE void differentiate_vector(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
-    __global storage *dz, patch p, long at, long count, int counted, column_norm n, floatv offset, floatv slope) {
+    __global storage *dz, patch p, long at, long count, int counted, column_norm n, column_slope own) {
     fetch(x + at + p.ahead);
     fetch(dy + at + p.ahead);
     floatv g = gradient_at(x, z, dy, at, count, n);
@@ -487,15 +546,10 @@ INLINE void differentiate_vector(
     store_some(counted ? g : (floatv)(0.0f), dz + at, count);
 #endif
 #if BATCH_STATS
-    floatv d = load_some(x + at, count, 0.0f) - n.high - n.low;
-#if ROW_STATS
-    g = fma(-d, slope, fma(g, n.gamma, -offset)) * n.inv_std;
-#else
-    g = fma(-d, slope, g - offset) * n.scale;
+    floatv rest = ROW_STATS ? fma(g, n.gamma, -own.offset) : g - own.offset;
+    g = fma(own.high - load_some(x + at, count, 0.0f) + own.low, own.slope, rest);
 #endif
-#else
-    g *= n.scale;
-#endif
+    g *= own.factor;
     store_some(counted ? g : (floatv)(0.0f), dx + at, count);
 }
 
@@ -503,20 +557,20 @@ INLINE void differentiate_vector(
 INLINE void differentiate_row(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
     __global storage *dz, const __global float *gamma, const __global float *beta, patch p, long row,
-    const column_norm *own, const floatv *offset, const floatv *slope) {
+    const column_norm *norms, const column_slope *own) {
     int counted = counts(p, row);
     int whole = whole_vectors(p, row);
     int v = 0;
     for (; v < whole; v++) {
         differentiate_vector(
-            x, z, dy, dx, dz, p, row * p.columns + column_of(p, v), WIDTH, counted, at_row(own[v], gamma, beta, p, row),
-            offset[v], slope[v]);
+            x, z, dy, dx, dz, p, row * p.columns + column_of(p, v), WIDTH, counted,
+            at_row(norms[v], gamma, beta, p, row), own[v]);
     }
     for (; v < VECTORS && column_of(p, v) < p.columns; v++) {
         long column = column_of(p, v);
         differentiate_vector(
             x, z, dy, dx, dz, p, row * p.columns + column, inside(p, row, column), counted,
-            at_row(own[v], gamma, beta, p, row), offset[v], slope[v]);
+            at_row(norms[v], gamma, beta, p, row), own[v]);
     }
 }
 
@@ -524,33 +578,14 @@ INLINE void differentiate(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
     __global storage *dz, const __global float4 *stats, const __global float2 *sums, const __global float *gamma,
     const __global float *beta, patch p, long C) {
-    column_norm own[VECTORS];
-    floatv offset[VECTORS], slope[VECTORS];
+    column_norm norms[VECTORS];
+    column_slope own[VECTORS];
     for (int v = 0; v < VECTORS; v++) {
-        long column = column_of(p, v);
-        own[v] = load_norm(stats, gamma, beta, p, column, C);
-        offset[v] = 0.0f;
-        slope[v] = 0.0f;
-#if BATCH_STATS
-        float offsets[WIDTH], slopes[WIDTH];
-        spot s = spot_of(p, column, C);
-        if (shared(p, s, column)) {
-            float2 sum = sums[stats_of(p, s)];
-            offset[v] = (floatv)(sum.x);
-            slope[v] = (floatv)(sum.y) * own[v].inv_std;
-            continue;
-        }
-        for (int i = 0; i < WIDTH; i++, s = next_spot(s)) {
-            float2 sum = column + i < p.columns ? sums[stats_of(p, s)] : (float2)(0.0f);
-            offsets[i] = sum.x;
-            slopes[i] = sum.y;
-        }
-        offset[v] = LOADV(offsets);
-        slope[v] = LOADV(slopes) * own[v].inv_std;
-#endif
+        norms[v] = load_norm(stats, gamma, beta, p, column_of(p, v), C);
+        own[v] = load_slope(sums, norms[v], p, column_of(p, v), C);
     }
     for (long i = p.from + ROW; i < p.to; i += ROWS) {
-        differentiate_row(x, z, dy, dx, dz, gamma, beta, p, row_at(p, i), own, offset, slope);
+        differentiate_row(x, z, dy, dx, dz, gamma, beta, p, row_at(p, i), norms, own);
     }
 }
 

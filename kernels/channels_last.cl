@@ -642,7 +642,7 @@ INLINE void add_columns(patch p, const real *a, const real *b, long channel, lon
     }
 }
 
-KERNEL(last_rows_forward_fused)
+__kernel void wide_last_rows_forward_fused
 (const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,
  const __global float *gamma, const __global float *beta, long elements, long columns, long C, long K, float2 eps) {
     patch p = patch_of(elements, columns, K, get_group_id(0) * tiles_of(columns), 1, 0, 1, 1);
@@ -681,7 +681,7 @@ KERNEL(last_rows_forward_fused)
     }
 }
 
-KERNEL(last_rows_backward_fused)
+__kernel void wide_last_rows_backward_fused
 (const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
  __global storage *dz, const __global float4 *stats, __global float2 *sums, const __global float *gamma,
  const __global float *beta, __global real *partials, long elements, long columns, long C, long K) {

@@ -1,5 +1,5 @@
-/* The small steps between the passes over a tensor. One work-item per channel (per row, where C counts rows); the
- * global size is C rounded up to whole work-groups.
+/* The small steps between the passes over a tensor. One work-item per channel (per row, where C counts rows), or SHARE of
+ * a work-group that share its partial results; the global size is C channels rounded up to whole work-groups.
  *
  *   channel_stats_finalize     merges (count, mean, m2) of all splits in their order,  writes stats
  *                              each of K parts (of a row: its channels; else K is 1)
@@ -12,6 +12,9 @@
  * stats: C x (mean high, mean low, invStd, variance). sums: C x (dBeta/M, dGamma/M).
  * The running statistics move by float operations alone, so that every device ends with the same bits.
  *
+ *   LOCAL_SIZE   work-items of a group, a power of two
+ *   SHARE        work-items that share the partial results of a channel, of the first three that have any, a power of two
+ *                of at most LOCAL_SIZE; sums then differ from those of 1 in their order alone
  *   CENTERED     1: values are taken about their mean; 0: the mean is 0 by definition (RMS norm)
  *   ELEMENTWISE  row_backward_finalize: 1 gamma is in the partials already
  *   MASKED       1: a row has as many values as its sample's length times `count`; else it has `count`
@@ -19,6 +22,12 @@
  */
 #include "real.clh"
 
+#ifndef SHARE
+#define SHARE 1
+#endif
+#ifndef LOCAL_SIZE
+#define LOCAL_SIZE SHARE
+#endif
 #ifndef CENTERED
 #define CENTERED 1
 #endif
@@ -28,6 +37,58 @@
 #ifndef MASKED
 #define MASKED 0
 #endif
+
+/* Neighbouring work-items take neighbouring channels. */
+#define CHANNELS (LOCAL_SIZE / SHARE)
+#if SHARE > 1
+#define CHANNEL ((long)get_group_id(0) * CHANNELS + get_local_id(0) % CHANNELS)
+#define PART ((int)get_local_id(0) / CHANNELS)
+#else
+#define CHANNEL ((long)get_global_id(0))
+#define PART 0
+#endif
+
+/* Adds up two values over the work-items of a channel, of which the first gets both sums. Every work-item calls it. */
+INLINE void share_sums(real *a, real *b, __local real *tree) {
+#if SHARE > 1
+    int item = (int)get_local_id(0);
+    tree[item] = *a;
+    tree[LOCAL_SIZE + item] = *b;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (int step = SHARE / 2; step > 0; step /= 2) {
+        if (PART < step) {
+            tree[item] = real_add(tree[item], tree[item + step * CHANNELS]);
+            tree[LOCAL_SIZE + item] = real_add(tree[LOCAL_SIZE + item], tree[LOCAL_SIZE + item + step * CHANNELS]);
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);
+    }
+    *a = tree[item];
+    *b = tree[LOCAL_SIZE + item];
+#endif
+}
+
+/* The same of statistics. */
+INLINE moments share_moments(moments own, __local real *tree) {
+#if SHARE > 1
+    int item = (int)get_local_id(0);
+    tree[item] = own.count;
+    tree[LOCAL_SIZE + item] = own.mean;
+    tree[2 * LOCAL_SIZE + item] = own.m2;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (int step = SHARE / 2; step > 0; step /= 2) {
+        if (PART < step) {
+            int other = item + step * CHANNELS;
+            moments m = {tree[other], tree[LOCAL_SIZE + other], tree[2 * LOCAL_SIZE + other]};
+            own = moments_merge(own, m);
+            tree[item] = own.count;
+            tree[LOCAL_SIZE + item] = own.mean;
+            tree[2 * LOCAL_SIZE + item] = own.m2;
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);
+    }
+#endif
+    return own;
+}
 
 /* How many values a row of a sample has. */
 INLINE long values_of(const __global int *lengths, long sample, long count) {
@@ -40,17 +101,16 @@ INLINE long values_of(const __global int *lengths, long sample, long count) {
 
 __kernel void channel_stats_finalize(
     const __global real *partials, __global float4 *stats, long C, long K, long splits, float2 eps) {
-    long channel = get_global_id(0);
-    if (channel < C) {
-        moments all = {
-            real_of((float2)(0.0f, 0.0f)), real_of((float2)(0.0f, 0.0f)), real_of((float2)(0.0f, 0.0f))};
-        for (long split = 0; split < splits; split++) {
-            for (long k = 0; k < K; k++) {
-                const __global real *partial = partials + 3 * ((split * C + channel) * K + k);
-                moments m = {partial[0], partial[1], partial[2]};
-                all = moments_merge(all, m);
-            }
-        }
+    __local real tree[3 * LOCAL_SIZE];
+    long channel = CHANNEL;
+    moments all = {real_of((float2)(0.0f, 0.0f)), real_of((float2)(0.0f, 0.0f)), real_of((float2)(0.0f, 0.0f))};
+    for (long part = PART; channel < C && part < splits * K; part += SHARE) {
+        const __global real *partial = partials + 3 * ((part / K * C + channel) * K + part % K);
+        moments m = {partial[0], partial[1], partial[2]};
+        all = moments_merge(all, m);
+    }
+    all = share_moments(all, tree);
+    if (channel < C && PART == 0) {
         stats[channel] = moments_statistics(all, eps);
     }
 }
@@ -69,14 +129,16 @@ __kernel void channel_stats_running(
 __kernel void channel_backward_finalize(
     const __global real *partials, __global float2 *sums, __global float *dGamma, __global float *dBeta, long C,
     long splits, long count, int accumulate) {
-    long channel = get_global_id(0);
-    if (channel < C) {
-        real d_beta = real_of((float2)(0.0f, 0.0f));
-        real d_gamma = d_beta;
-        for (long split = 0; split < splits; split++) {
-            d_beta = real_add(d_beta, partials[2 * (split * C + channel)]);
-            d_gamma = real_add(d_gamma, partials[2 * (split * C + channel) + 1]);
-        }
+    __local real tree[2 * LOCAL_SIZE];
+    long channel = CHANNEL;
+    real d_beta = real_of((float2)(0.0f, 0.0f));
+    real d_gamma = d_beta;
+    for (long split = PART; channel < C && split < splits; split += SHARE) {
+        d_beta = real_add(d_beta, partials[2 * (split * C + channel)]);
+        d_gamma = real_add(d_gamma, partials[2 * (split * C + channel) + 1]);
+    }
+    share_sums(&d_beta, &d_gamma, tree);
+    if (channel < C && PART == 0) {
         dGamma[channel] = (accumulate ? dGamma[channel] : 0.0f) + real_high(d_gamma);
         dBeta[channel] = (accumulate ? dBeta[channel] : 0.0f) + real_high(d_beta);
         real m = real_of_long(count);
@@ -87,18 +149,19 @@ __kernel void channel_backward_finalize(
 __kernel void row_backward_finalize(
     const __global real *partials, const __global float *gamma, const __global int *lengths, __global float2 *sums,
     long rows, long C, long K, long splits, long count) {
-    long row = get_global_id(0);
-    if (row < rows) {
-        real a = real_of((float2)(0.0f, 0.0f));
-        real b = a;
-        for (long plane = row * K; plane < row * K + K; plane++) {
-            real weight = real_of((float2)(ELEMENTWISE ? 1.0f : gamma[plane % C], 0.0f));
-            for (long split = 0; split < splits; split++) {
-                const __global real *partial = partials + 2 * (split * rows * K + plane);
-                a = real_add(a, real_mul(weight, partial[0]));
-                b = real_add(b, real_mul(weight, partial[1]));
-            }
-        }
+    __local real tree[2 * LOCAL_SIZE];
+    long row = CHANNEL;
+    real a = real_of((float2)(0.0f, 0.0f));
+    real b = a;
+    for (long part = PART; row < rows && part < splits * K; part += SHARE) {
+        long plane = row * K + part % K;
+        real weight = real_of((float2)(ELEMENTWISE ? 1.0f : gamma[plane % C], 0.0f));
+        const __global real *partial = partials + 2 * (part / K * rows * K + plane);
+        a = real_add(a, real_mul(weight, partial[0]));
+        b = real_add(b, real_mul(weight, partial[1]));
+    }
+    share_sums(&a, &b, tree);
+    if (row < rows && PART == 0) {
         real d = real_of_long(values_of(lengths, row * K / C, count));
         sums[row] = (float2)(CENTERED ? real_high(real_div(a, d)) : 0.0f, real_high(real_div(b, d)));
     }

@@ -16,15 +16,15 @@
  *   <family>_rows_columns_partial   tiles*C*splits groups reads x, dy  writes partials            2R
  *
  * stats: rows x (mean high, mean low, invStd, variance). Partials: (sum dy, sum dy*xHat) as reals; of each plane in
- * the order of the tensor, which is [sample][C]; with ELEMENTWISE 1, [groups, or splits, *LOCAL_SIZE/SPAN][C*S].
+ * the order of the tensor, which is [sample][C]; with ELEMENTWISE 1, [groups, or splits*LOCAL_SIZE/SPAN][C*S].
  * The bytes hold where a row, or HEIGHT of each work-item's, stays near the compute unit between two passes over it; they
  * do not count z, dz, the addend and the sum. y may be x, dx may be dy.
  * Local memory: 2*LOCAL_SIZE reals where LOCAL_SIZE > 1; a tree for each row (and plane, in the backward), in loops
  * that are as long for every work-item.
  *
  *   HEIGHT      rows that a work-item takes side by side, column by column
- *   PARAMETERS  backward with ELEMENTWISE 1: whether partials are written; C is 1 then, and a group has HEIGHT rows for
- *               each of its LOCAL_SIZE/SPAN
+ *   PARAMETERS  backward with ELEMENTWISE 1: whether partials are written, which the wide family can; C is 1 then, and a
+ *               group has HEIGHT rows or more
  * and those of run.clh and family.clh.
  */
 #include "run.clh"
@@ -45,26 +45,6 @@ typedef realv real_vector __attribute__((aligned(8)));
 #define LOAD_REALS(p) LOADV(p)
 #define STORE_REALS(v, p) STOREV(v, p)
 #endif
-
-/* Adds up two values over the SPAN work-items of a row; each of them gets both sums. Every work-item calls it. */
-INLINE void span_sums(real *a, real *b, __local real *tree) {
-#if SPAN > 1
-    int item = (int)get_local_id(0);
-    tree[item] = *a;
-    tree[LOCAL_SIZE + item] = *b;
-    barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE); /* as in group_sums */
-    for (int step = SPAN / 2; step > 0; step /= 2) {
-        if (LANE < step) {
-            tree[item] = real_add(tree[item], tree[item + step]);
-            tree[LOCAL_SIZE + item] = real_add(tree[LOCAL_SIZE + item], tree[LOCAL_SIZE + item + step]);
-        }
-        barrier(CLK_LOCAL_MEM_FENCE);
-    }
-    *a = tree[ROW * SPAN];
-    *b = tree[LOCAL_SIZE + ROW * SPAN];
-    barrier(CLK_LOCAL_MEM_FENCE);
-#endif
-}
 
 /* Adds sum g and sum g*xHat down the columns of rows `from` to `to` to this work-item's partials, or sets them.
  * Rows are `stride` apart in the tensor and `step` apart in stats. */
@@ -95,7 +75,7 @@ INLINE void column_sums(
     }
 }
 
-#if ELEMENTWISE && PARAMETERS
+#if ELEMENTWISE && PARAMETERS && LOCAL_SIZE == 1
 /* Adds the sums of a vector of columns to partials, or sets them. */
 INLINE void add_columns(floatv d_beta, floatv d_gamma, __global real *partials, long count, int set) {
 #if FP64 && WIDTH > 1
@@ -122,7 +102,7 @@ INLINE void add_columns(floatv d_beta, floatv d_gamma, __global real *partials, 
 }
 
 /* Of the values from i to length, at most a vector, of `height` rows: adds g*gamma and g*gamma*(x - mean) to the rows' sums,
- * g and g*xHat to those of the columns. The rows are ROWS*length values apart, those that come next height times that. */
+ * g and g*xHat to those of the columns. The rows are `apart` values apart, those that come next height times that. */
 INLINE void add_rows(
     const __global storage *x, const __global storage *z, const __global storage *dy, scaling affine, long i,
     long length, long apart, const int height, const norm *rows, __global real *partials, int set, realv *sum,
@@ -148,65 +128,40 @@ INLINE void add_rows(
     add_columns(d_beta, d_gamma, partials + 2 * i, length - i, set);
 }
 
-/* dx of `height` rows, ROWS*S values apart, the first of which is number `row`; the last may be beyond `to`. */
+/* dx of `height` rows, the first of which is number `row`. */
 INLINE void backward_rows(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
-    __global storage *dz, const __global float4 *stats, scaling affine, __global real *partials, long row, long to,
-    long S, const int height, int set, __local real *tree) {
-    long apart = ROWS * S;
-    int mine = row < to;
-    long at = min(row, to - 1) * S;
+    __global storage *dz, const __global float4 *stats, scaling affine, __global real *partials, long row, long S,
+    const int height, int set) {
+    long at = row * S;
     norm own[HEIGHT];
     realv sum[HEIGHT], product[HEIGHT];
 #pragma unroll
     for (int r = 0; r < height; r++) {
-        own[r] = norm_of(stats[min(row + r * ROWS, to - 1)], affine);
+        own[r] = norm_of(stats[row + r], affine);
         sum[r] = (realv)REALV_ZERO;
         product[r] = (realv)REALV_ZERO;
     }
-    long i = LANE * WIDTH;
-    if (mine) {
-        for (; i + WIDTH <= S; i += SPAN * WIDTH) {
-            add_rows(x + at, z + at, dy + at, affine, i, i + WIDTH, apart, height, own, partials, set, sum, product);
-        }
-        if (i < S) {
-            add_rows(x + at, z + at, dy + at, affine, i, S, apart, height, own, partials, set, sum, product);
-        }
+    long i = 0;
+    for (; i + WIDTH <= S; i += WIDTH) {
+        add_rows(x + at, z + at, dy + at, affine, i, i + WIDTH, S, height, own, partials, set, sum, product);
+    }
+    if (i < S) {
+        add_rows(x + at, z + at, dy + at, affine, i, S, S, height, own, partials, set, sum, product);
     }
     real count = real_of_long(S);
 #pragma unroll
-    for (int r = 0; r < height; r++) { /* a barrier is inside */
+    for (int r = 0; r < height; r++) {
         real a = realv_sum(sum[r]);
-        real b = realv_sum(product[r]);
-        span_sums(&a, &b, tree);
-        if (mine) {
-            b = real_mul(b, real_of((float2)(stats[row + r * ROWS].z, 0.0f)));
-            float2 sums = (float2)(CENTERED ? real_high(real_div(a, count)) : 0.0f, real_high(real_div(b, count)));
-            long start = at + r * apart;
-            differentiate(
-                x + start, z + start, dy + start, dx + start, dz + start, stats + row + r * ROWS, sums, affine, S, S,
-                ahead_by(r < height / 2 ? 0 : height * apart));
-        }
+        real b = real_mul(realv_sum(product[r]), real_of((float2)(stats[row + r].z, 0.0f)));
+        float2 sums = (float2)(CENTERED ? real_high(real_div(a, count)) : 0.0f, real_high(real_div(b, count)));
+        long start = at + r * S;
+        differentiate(
+            x + start, z + start, dy + start, dx + start, dz + start, stats + row + r, sums, affine, S, S,
+            ahead_by(r < height / 2 ? 0 : height * S));
     }
 }
 #endif
-
-/* The value about which a row's values are summed, if there is such a row. */
-INLINE float shift_of(const __global storage *x, const __global storage *addend, long at, int there) {
-    float shift = 0.0f;
-#if CENTERED
-    if (there) {
-        shift = UNPACK1(x + at);
-#if ADDEND
-        shift += UNPACK1(addend + at);
-#endif
-    }
-#if ADDEND
-    shift_is_read();
-#endif
-#endif
-    return shift;
-}
 
 /* Rows of few vectors cost their roots and divisions more than their memory: WIDTH rows together take them in one vector. */
 #if LOCAL_SIZE == 1 && FP64 && WIDTH > 1
@@ -360,16 +315,15 @@ KERNEL(rows_backward_fused)
     __local real tree[2 * LOCAL_SIZE];
     long from = get_group_id(0) * rows / get_num_groups(0);
     long to = (get_group_id(0) + 1) * rows / get_num_groups(0);
-#if ELEMENTWISE && PARAMETERS
+#if ELEMENTWISE && PARAMETERS && LOCAL_SIZE == 1
     scaling affine = scaling_of(gamma, beta, 0, S, 0);
-    __global real *own = partials + 2 * (get_group_id(0) * ROWS + ROW) * S;
-    long first = from;
-    for (; first + HEIGHT * ROWS <= to; first += HEIGHT * ROWS) {
-        backward_rows(
-            x, z, dy, dx, dz, stats, affine, own, first + ROW, to, S, HEIGHT, first == from, tree);
+    __global real *own = partials + 2 * get_group_id(0) * S;
+    long row = from;
+    for (; row + HEIGHT <= to; row += HEIGHT) {
+        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, HEIGHT, row == from);
     }
-    for (; first < to; first += ROWS) {
-        backward_rows(x, z, dy, dx, dz, stats, affine, own, first + ROW, to, S, 1, 0, tree);
+    for (; row < to; row++) {
+        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, 1, 0);
     }
 #else
     real count = real_of_long(K * S);

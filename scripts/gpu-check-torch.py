@@ -1,4 +1,5 @@
-"""PyTorch on the same GPU over the cases of a CSV of normcl bench, timed by CUDA events; prints the same columns.
+"""PyTorch on the same GPU over the cases of a CSV of normcl bench, timed by CUDA events around a CUDA graph of its
+calls; prints the same columns.
 
 One argument: the CSV. gpu-check calls it where PyTorch sees a GPU.
 """
@@ -9,7 +10,7 @@ import sys
 import torch
 import torch.nn.functional as F
 
-ROUNDS, GROUPS, ROTATED = 21, 32, 256 << 20
+ROUNDS, WARM_UP, CALLS, GROUPS, ROTATED = 21, 3, 8, 32, 256 << 20
 TYPES = {"float": torch.float32, "half": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -29,8 +30,8 @@ def tensor(shape, kind, last):
     return x.contiguous(memory_format=formats[len(shape)]) if last and len(shape) in formats else x
 
 
-def times(row):
-    """Milliseconds of each round; tensors rotate, so that the caches don't hold them."""
+def works(row):
+    """One call of the pass on each of several sets of tensors, so that the caches hold none of them."""
     op, shape = row["op"], [int(size) for size in row["shape"].split("x")]
     kind, last = TYPES[row["dtype"]], row["layout"] == "channels_last"
     own = torch.float32 if op == "batch_norm" else kind  # as mixed precision has them
@@ -38,29 +39,45 @@ def times(row):
     weight = torch.ones(size, device="cuda", dtype=own, requires_grad=True)
     bias = torch.zeros(size, device="cuda", dtype=own, requires_grad=True)
     mean, variance = torch.zeros(shape[1], device="cuda"), torch.ones(shape[1], device="cuda")
-    count = min(64, max(2, -(-ROTATED // int(row["bytes"]))))
+    count = min(64, max(CALLS, -(-ROTATED // int(row["bytes"]))))
     xs = [tensor(shape, kind, last).requires_grad_() for _ in range(count)]
-    back = row["pass"] == "backward"
     training = row["pass"] != "forward_evaluation"
-    given = [weight] if op == "rms_norm" else [weight, bias]
-    if back:
+    if row["pass"] == "backward":
+        given = [weight] if op == "rms_norm" else [weight, bias]
         ys = [forward(op, x, weight, bias, mean, variance, True) for x in xs]
         dy = tensor(shape, kind, last)
+        return [lambda x=x, y=y: torch.autograd.grad(y, [x, *given], dy, retain_graph=True) for x, y in zip(xs, ys)]
+
+    def pass_over(x):
+        with torch.no_grad():
+            forward(op, x, weight, bias, mean, variance, training)
+
+    return [lambda x=x: pass_over(x) for x in xs]
+
+
+def times(row):
+    """Milliseconds of a call, of each round: a CUDA graph of all sets, so that the host's part is not in it."""
+    stream = torch.cuda.Stream()  # of the forwards too: autograd runs a backward on its forward's stream
+    stream.wait_stream(torch.cuda.current_stream())
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.stream(stream):
+        calls = works(row)
+        for call in calls[:3]:
+            call()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph, stream=stream):
+        for call in calls:
+            call()
     found = []
-    for i in range(ROUNDS + 5):
-        x = xs[i % count]
+    for _ in range(ROUNDS + WARM_UP):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
         start.record()
-        if back:
-            torch.autograd.grad(ys[i % count], [x, *given], dy, retain_graph=True)
-        else:
-            with torch.no_grad():
-                forward(op, x, weight, bias, mean, variance, training)
+        graph.replay()
         end.record()
         torch.cuda.synchronize()
-        found.append(start.elapsed_time(end))
-    return found[5:]
+        found.append(start.elapsed_time(end) / len(calls))
+    return found[WARM_UP:]
 
 
 def main():

@@ -126,7 +126,8 @@ public final class LayerBench {
             works.add(new Work(set -> layer.enqueue(pass, sets.get(set)), device::finish));
         }
         layer.prepare(sets.get(0));
-        List<Millis> millis = Rounds.time(works, sets.size(), TensorSets.calls(timed), settings.rounds(), 0);
+        List<Millis> millis =
+                Rounds.time(works, sets.size(), TensorSets.calls(timed, device.limits()), settings.rounds(), 0);
         double copy =
                 Math.max(millis.get(0).gigabytes(plain.bytes()), millis.get(1).gigabytes(streaming.bytes()));
         List<Row> rows = new ArrayList<>();

@@ -47,12 +47,16 @@ public final class TensorSets implements AutoCloseable {
 
     /**
      * How many calls of a case are timed together: as many as pass over {@value #CALLS_BYTES} bytes of a tensor, at most
-     * {@value #MOST_CALLS}.
+     * {@value #MOST_CALLS}; so many in any case where the device is no CPU, since to wait for it takes longer.
      *
      * @param timed the case
+     * @param limits the device
      * @return the number, at least 1
      */
-    public static int calls(BenchCase timed) {
+    public static int calls(BenchCase timed, Limits limits) {
+        if (!limits.cpu()) {
+            return MOST_CALLS;
+        }
         return (int) Math.max(1, Math.min(MOST_CALLS, CALLS_BYTES / Math.max(1, timed.tensorBytes())));
     }
 

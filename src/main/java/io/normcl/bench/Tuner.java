@@ -197,7 +197,7 @@ public final class Tuner {
         List<Work> works = new ArrayList<>();
         layers.values()
                 .forEach(layer -> works.add(new Work(set -> layer.enqueue(pass, sets.get(set)), device::finish)));
-        List<Millis> millis = Rounds.time(works, sets.size(), TensorSets.calls(timed), count, 0);
+        List<Millis> millis = Rounds.time(works, sets.size(), TensorSets.calls(timed, device.limits()), count, 0);
         Map<Plan, Double> gains = new HashMap<>();
         int i = 0;
         for (Plan plan : layers.keySet()) {

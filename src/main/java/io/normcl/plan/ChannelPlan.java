@@ -18,6 +18,14 @@ public final class ChannelPlan {
     /** Work-items of a group in the per-channel kernels, where the device has so many. */
     private static final int CHANNELS = 32;
 
+    /** Partial results of a channel from which a GPU's work-items share them. */
+    private static final long SHARED = 16;
+
+    /** How many work-items then share them at most, and how many channels a group has at least. */
+    private static final int MOST_SHARING = 32;
+
+    private static final int LEAST_CHANNELS = 8;
+
     /** Reals, 8 bytes each, in a partial result of the forward: count, mean, m2. */
     public static final int FORWARD_PARTIAL = 3;
 
@@ -41,11 +49,13 @@ public final class ChannelPlan {
             return new Plan(
                     List.of(walk.forwardFused()), 1, 0, form.forwardBytes(view.elements(), walk.near(1) ? 2 : 3));
         }
-        KernelCall merge = perChannel(
+        KernelCall merge = merged(
                 "channel_stats_finalize",
                 Map.of(),
                 view.c(),
+                walk.splits(),
                 limits,
+                tuning,
                 List.of(Slot.PARTIALS, Slot.STATS, view.c(), 1L, walk.splits(), Slot.EPS));
         return new Plan(
                 List.of(walk.statsPartial(), merge, walk.apply()),
@@ -104,11 +114,13 @@ public final class ChannelPlan {
         }
         List<KernelCall> sums = List.of(
                 walk.backwardPartial(),
-                perChannel(
+                merged(
                         "channel_backward_finalize",
                         Map.of(),
                         view.c(),
+                        walk.splits(),
                         limits,
+                        tuning,
                         List.of(
                                 Slot.PARTIALS,
                                 Slot.SUMS,
@@ -186,5 +198,24 @@ public final class ChannelPlan {
     static KernelCall perChannel(String kernel, Map<String, String> more, long c, Limits limits, List<Object> args) {
         Range range = Range.covering(c, Math.min(CHANNELS, limits.maxWorkGroupSize()));
         return new KernelCall("channel.cl", kernel, Defines.with(Defines.of(limits), more), range, args);
+    }
+
+    /** A kernel that merges so many partial results of each channel: one after the other on a CPU, by a tree elsewhere. */
+    static KernelCall merged(
+            String kernel,
+            Map<String, String> more,
+            long c,
+            long parts,
+            Limits limits,
+            Tuning tuning,
+            List<Object> args) {
+        int items = tuning.mostItems(limits);
+        int share = Walk.powerOfTwo(parts / 4, Math.min(MOST_SHARING, items / LEAST_CHANNELS));
+        if (parts < SHARED || share < 2) {
+            return perChannel(kernel, more, c, limits, args);
+        }
+        Map<String, String> defines = Defines.of(limits, "LOCAL_SIZE", items, "SHARE", share);
+        Range range = Range.covering(c * share, items);
+        return new KernelCall("channel.cl", kernel, Defines.with(defines, more), range, args);
     }
 }

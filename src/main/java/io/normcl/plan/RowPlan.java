@@ -17,7 +17,7 @@ import java.util.Map;
  * The passes of layer, RMS, group and instance norm over a row view.
  *
  * <p>Where rows can be held near the compute units a pass takes one launch of {@code rows.cl}, whose work-groups take a
- * block of rows each; where rows are too long or too few for that, have lengths, or channels stand last, they pass
+ * block of rows each; of {@code held.cl}, where a GPU's registers hold them and each value has its own gamma; where rows are too long or too few for that, have lengths, or channels stand last, they pass
  * through batch norm's kernels: partial results, their merge per row, and the pass that uses it. A norm per place takes
  * the fused kernels of {@code channels_last.cl}, to which places are channels. The sums for dGamma and dBeta come out of
  * the backward's pass where there are rows enough, else out of one of their own.
@@ -130,6 +130,9 @@ public final class RowPlan {
         if (view.order() == Order.PER_PLACE) {
             return new Plan(List.of(perPlace().forwardFused()), 1, 0, form.forwardBytes(view.elements(), 2));
         }
+        if (inRegisters()) {
+            return new Plan(List.of(heldRows().forward()), 1, 0, form.forwardBytes(view.elements(), 2));
+        }
         if (held(1)) {
             KernelCall call = rows(
                     "rows_forward_fused",
@@ -167,11 +170,13 @@ public final class RowPlan {
                         limits,
                         tuning);
         long parts = last ? k : 1;
-        KernelCall merge = ChannelPlan.perChannel(
+        KernelCall merge = ChannelPlan.merged(
                 "channel_stats_finalize",
                 rule.defines(),
                 view.rows(),
+                parts * stats.splits(),
                 limits,
+                tuning,
                 List.of(Slot.PARTIALS, Slot.STATS, view.rows(), parts, stats.splits(), Slot.EPS));
         return new Plan(
                 List.of(stats.statsPartial(), merge, (last ? stats : inPlanes()).apply()),
@@ -186,6 +191,10 @@ public final class RowPlan {
         }
         if (dx && view.order() == Order.CHANNELS_LAST && fusedSamples(2)) {
             return withParameterSums(last().rowsBackwardFused(), view.n(), parameters, last().nearSample(2));
+        }
+        if (dx && inRegisters() && (c == 1 || !parameters)) {
+            HeldRows rows = heldRows();
+            return withParameterSums(rows.backward(parameters), rows.splits(), parameters, true);
         }
         boolean held = held(2);
         if (dx && held && (!elementwise || (parameters && inOnePass()))) {
@@ -243,8 +252,8 @@ public final class RowPlan {
 
     /** dx and the partial sums for dGamma and dBeta in one pass; where gamma is per run, the pass has them anyway. */
     private Plan heldTogether(boolean parameters) {
-        long groups = elementwise ? clamp(view.rows() / (height * atOnce), 1, groups()) : groups();
-        long splits = elementwise ? groups * atOnce : view.n();
+        long groups = elementwise ? clamp(view.rows() / height, 1, groups()) : groups();
+        long splits = elementwise ? groups : view.n();
         return withParameterSums(backwardFused(true, groups), splits, parameters, true);
     }
 
@@ -262,14 +271,12 @@ public final class RowPlan {
         return tuning.fused() != null ? tuning.fused() && wide && !form.masked() : last().holdsSamples(tensors);
     }
 
-    /** There must be blocks of rows for all units, and those in flight must fit half the cache. */
+    /** A CPU's cores must have blocks of rows each, which fit half the cache. */
     private boolean inOnePass() {
         long units = limits.computeUnits();
-        long blocks = view.rows() / (height * atOnce);
-        long blockBytes = 2 * height * atOnce * view.d() * form.type().bytes();
-        return c == 1
-                && blocks >= (wide ? 1L : 8L) * units
-                && blockBytes * Math.min(blocks, units) <= Walk.cache(limits) / 2;
+        long blocks = view.rows() / height;
+        long blockBytes = 2 * height * view.d() * form.type().bytes();
+        return wide && c == 1 && blocks >= units && blockBytes * Math.min(blocks, units) <= Walk.cache(limits) / 2;
     }
 
     /** Sums down the columns: dGamma and dBeta where each value of a row has its own. */
@@ -323,11 +330,13 @@ public final class RowPlan {
     }
 
     private KernelCall parameterSums(long splits) {
-        return ChannelPlan.perChannel(
+        return ChannelPlan.merged(
                 "channel_backward_finalize",
                 Map.of(),
                 view.affine(),
+                splits,
                 limits,
+                tuning,
                 List.of(
                         Slot.PARTIALS,
                         Slot.SUMS,
@@ -340,11 +349,13 @@ public final class RowPlan {
     }
 
     private KernelCall rowSums(long splits) {
-        return ChannelPlan.perChannel(
+        return ChannelPlan.merged(
                 "row_backward_finalize",
                 form.masked() ? Defines.with(defines, "MASKED", 1) : defines,
                 view.rows(),
+                splits * k,
                 limits,
+                tuning,
                 List.of(
                         Slot.PARTIALS,
                         Slot.GAMMA,
@@ -383,6 +394,19 @@ public final class RowPlan {
     /** Some drivers give up on a work-item that loops for too long. */
     private long leastGroups() {
         return view.elements() / 2 / limits.loopSteps();
+    }
+
+    /** Whether a GPU's registers hold rows of which each value has its own gamma. */
+    private boolean inRegisters() {
+        return !wide
+                && elementwise
+                && view.order() == Order.ROWS
+                && !Boolean.FALSE.equals(tuning.fused())
+                && heldRows().fits();
+    }
+
+    private HeldRows heldRows() {
+        return HeldRows.of(view.rows(), c, s, defines, form, limits, tuning);
     }
 
     /** Every plane, or row, as a channel of its own. */

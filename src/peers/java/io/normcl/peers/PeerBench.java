@@ -247,7 +247,7 @@ public final class PeerBench implements Callable<Integer> {
                 }
             }
         }
-        List<Millis> millis = Rounds.time(works, sets, TensorSets.calls(timed), rounds, rest);
+        List<Millis> millis = Rounds.time(works, sets, TensorSets.calls(timed, opened.device().limits()), rounds, rest);
         Map<Thing, Millis> all = new HashMap<>(slow);
         for (int i = 0; i < things.size(); i++) {
             all.put(things.get(i), millis.get(2 + i));

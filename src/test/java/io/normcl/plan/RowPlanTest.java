@@ -1,6 +1,7 @@
 package io.normcl.plan;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.normcl.device.Limits;
 import io.normcl.tensor.RowView;
@@ -30,21 +31,39 @@ class RowPlanTest {
     }
 
     @Test
-    void rowsOfWhichFourStayNearGiveTheirColumnsBesides() {
-        assertEquals(List.of("cooperative_rows_backward_fused", "channel_backward_finalize"), backward(65_536, 4096));
+    void aGpuTakesRowsThatItsRegistersHoldOnceAndSumsTheirColumnsBesides() {
+        assertEquals(List.of("cooperative_held_backward", "channel_backward_finalize"), backward(65_536, 8192));
         assertEquals(
                 List.of(
                         "cooperative_rows_columns_partial",
                         "channel_backward_finalize",
                         "cooperative_rows_backward_fused"),
-                backward(65_536, 8192));
+                backward(65_536, 8196));
+    }
+
+    /** The columns of all rows that are taken at once are added up in local memory. */
+    @Test
+    void aGpusGroupsAreAsManyAsKeepItsMemoryBusy() {
+        for (long d : new long[] {1, 3, 32, 256, 768, 1024, 4096, 8192}) {
+            Plan plan =
+                    RowPlan.backward(view(1_000_000, d), RowRule.STANDARD, Form.PLAIN, GPU, Tuning.NONE, true, true);
+            KernelCall call = plan.calls().get(0);
+            long span = Long.parseLong(call.defines().get("SPAN"));
+            long vectors = Long.parseLong(call.defines().get("VECTORS"));
+            long width = Long.parseLong(call.defines().get("WIDTH"));
+            assertTrue(
+                    span * vectors * width >= d && vectors * width <= 16,
+                    call.defines().toString());
+            long vectorsAtOnce = call.range().globalX() * vectors;
+            assertTrue(vectorsAtOnce >= 132 * 1024 && vectorsAtOnce <= 132 * 2048, d + ": " + vectorsAtOnce);
+            assertEquals(16 * d * call.range().globalX() / call.range().localX(), plan.workspaceBytes());
+        }
     }
 
     @Test
     void aCpuTakesFourRowsSideBySideFromAPageOnAndElseTwo() {
         assertEquals("4", height(1024, CPU));
         assertEquals("2", height(1023, CPU));
-        assertEquals("4", height(256, GPU));
     }
 
     @Test

@@ -14,15 +14,17 @@
  *   <family>_last_backward_fused    tiles groups         reads x, dy twice  writes dx, gradients   4R + 1W, or 2R + 1W
  *
  * Partials are [split][column], so a finalize that takes splits*columns/C splits of C channels merges the repeated
- * channels too. The fused kernels need columns = C. y may be x, dx may be dy.
+ * channels too. The two fused kernels of channels need columns = C. y may be x, dx may be dy.
  *
  * Group and instance norm take the kernels that are not fused, with ROW_STATS 1: each of `samples` samples is walked as
  * a tensor of its own, with as many groups, and K neighbouring channels of it share their statistics; partials are
  * [split][sample][C], for a finalize that takes samples*C channels.
  * Where the caches hold a sample, a work-item of the wide family takes all of it, tile after tile, in one launch:
  *
- *   wide_last_rows_forward_fused    samples groups       reads x            writes y, stats        1R + 1W
- *   wide_last_rows_backward_fused   samples groups       reads x, dy        writes dx, partials    2R + 1W
+ *   wide_last_rows_forward_fused    samples groups       reads x twice      writes y, stats        2R + 1W, or 1R + 1W
+ *   wide_last_rows_backward_fused   samples groups       reads x, dy twice  writes dx, partials    4R + 1W, or 2R + 1W
+ *
+ * These need columns of one tile, or columns = C.
  *
  * Norm per location takes the fused ones of channels, with ROW_AFFINE 1: what is called a sample there is a group of a
  * sample, of which the K channels are rows and the S places are columns; gamma belongs to the row, and dGamma is not
@@ -280,7 +282,7 @@ INLINE column_norm at_row(
     return n;
 }
 
-/* What the forward needs of it, so that it takes little of the first cache: affine_at() makes it a row's. */
+/* The part of a column_norm that the forward needs, to leave room in the first cache: affine_at() makes it a row's. */
 INLINE column_affine affine_of(column_norm n) {
 #if ROW_AFFINE
     n.affine.scale = n.inv_std;
@@ -319,10 +321,10 @@ INLINE int whole_vectors(patch p, long row) {
                : (int)min((long)VECTORS, (rest - WIDTH) / (LANES * WIDTH) + 1);
 }
 
-/* The row that is walked where it would be row i from the first to the last. */
+/* Row of step i of the walk. */
 INLINE long row_at(patch p, long i) { return p.back ? p.from + p.to - 1 - i : i; }
 
-/* Walks the rows from the last to the first, which the caches hold if they hold any. */
+/* The walk from the last row on: it was read last, so that the caches most likely hold it. */
 INLINE patch backwards(patch p) {
     p.back = 1;
     p.ahead = -p.ahead;
@@ -355,9 +357,8 @@ INLINE void row_moments(
     }
 }
 
-/* Sums about the values of the first row that counts, for the vectors of a work-item. */
-INLINE void column_sums(
-    const __global storage *x, patch p, realv *sum, realv *square, floatv *shift) {
+/* The values of the first row that counts, for the vectors of a work-item. */
+INLINE void first_row(const __global storage *x, patch p, floatv *values) {
     long first = p.from;
 #if MASKED
     while (first < p.to && !counts(p, first)) {
@@ -366,10 +367,17 @@ INLINE void column_sums(
 #endif
     for (int v = 0; v < VECTORS; v++) {
         long column = column_of(p, v);
+        values[v] = first < p.to ? load_some(x + first * p.columns + column, inside(p, first, column), 0.0f)
+                                 : (floatv)(0.0f);
+    }
+}
+
+/* Sums of a work-item's rows about a shift. */
+INLINE void column_sums(
+    const __global storage *x, patch p, const floatv *shift, realv *sum, realv *square) {
+    for (int v = 0; v < VECTORS; v++) {
         sum[v] = (realv)REALV_ZERO;
         square[v] = (realv)REALV_ZERO;
-        shift[v] = first < p.to ? load_some(x + first * p.columns + column, inside(p, first, column), 0.0f)
-                                : (floatv)(0.0f);
     }
     for (long row = p.from + ROW; row < p.to; row += ROWS) {
         row_moments(x, p, row, shift, sum, square);
@@ -596,7 +604,8 @@ KERNEL(last_stats_partial)
     patch p = patch_of(elements, columns, K, get_group_id(0), splits, lengths, line, places);
     realv sum[VECTORS], square[VECTORS];
     floatv shift[VECTORS];
-    column_sums(x + p.sample * elements, p, sum, square, shift);
+    first_row(x + p.sample * elements, p, shift);
+    column_sums(x + p.sample * elements, p, shift, sum, square);
     long split = get_group_id(0) / tiles_of(columns) % splits;
     for (int v = 0; v < VECTORS; v++) {
         long column = column_of(p, v);
@@ -635,7 +644,7 @@ INLINE floatv group_shift(const __global storage *x, patch p, long column, long 
 }
 
 /* Adds a pair of values of a channel, which stand in each of its columns. */
-INLINE void add_columns(patch p, const real *a, const real *b, long channel, long C, real *sum_a, real *sum_b) {
+INLINE void add_channel(patch p, const real *a, const real *b, long channel, long C, real *sum_a, real *sum_b) {
     for (long column = channel; column < min(p.first + TILE, p.columns); column += C) {
         *sum_a = real_add(*sum_a, a[column - p.first]);
         *sum_b = real_add(*sum_b, b[column - p.first]);
@@ -653,19 +662,15 @@ __kernel void wide_last_rows_forward_fused
         floatv shift[VECTORS];
         real s[VECTORS * WIDTH], q[VECTORS * WIDTH];
         for (int v = 0; v < VECTORS; v++) {
-            sums[v] = (realv)REALV_ZERO;
-            squares[v] = (realv)REALV_ZERO;
             shift[v] = group_shift(x + at, p, column_of(p, v), C);
         }
-        for (long row = 0; row < p.rows; row++) {
-            row_moments(x + at, p, row, shift, sums, squares);
-        }
+        column_sums(x + at, p, shift, sums, squares);
         for (int v = 0; v < VECTORS; v++) {
             realv_lanes(sums[v], s + v * WIDTH);
             realv_lanes(squares[v], q + v * WIDTH);
         }
         for (long c = p.first; c < min(p.first + TILE, C); c++) {
-            add_columns(p, s, q, c, C, &sum, &square);
+            add_channel(p, s, q, c, C, &sum, &square);
             if ((c + 1) % K == 0) {
                 moments own = moments_of_sums(elements / C * K, UNPACK1(x + at + c / K * K), sum, square, 1.0f);
                 stats[p.sample * (C / K) + c / K] = moments_statistics(own, eps);
@@ -695,7 +700,7 @@ __kernel void wide_last_rows_backward_fused
         column_gradients(x + at, z + at, dy + at, stats, gamma, beta, p, C, tree, d_beta, d_gamma);
         for (long c = p.first; c < min(p.first + TILE, C); c++) {
             real own_beta = real_of_long(0), own_gamma = own_beta;
-            add_columns(p, d_beta, d_gamma, c, C, &own_beta, &own_gamma);
+            add_channel(p, d_beta, d_gamma, c, C, &own_beta, &own_gamma);
             partials[2 * (p.sample * C + c)] = own_beta;
             partials[2 * (p.sample * C + c) + 1] = own_gamma;
             real weight = real_of((float2)(gamma[c], 0.0f));
@@ -725,7 +730,8 @@ KERNEL(last_forward_fused)
     long at = p.sample * elements;
     realv sum[VECTORS], square[VECTORS];
     floatv shift[VECTORS];
-    column_sums(x + at, p, sum, square, shift);
+    first_row(x + at, p, shift);
+    column_sums(x + at, p, shift, sum, square);
     for (int v = 0; v < VECTORS; v++) {
         long column = column_of(p, v);
         moments own[WIDTH];

@@ -7,10 +7,14 @@ import static org.junit.jupiter.api.Assumptions.assumeFalse;
 
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
+import io.normcl.plan.ChannelPlan;
 import io.normcl.plan.Family;
+import io.normcl.plan.Form;
+import io.normcl.plan.Plan;
 import io.normcl.plan.Tuning;
 import io.normcl.reference.BatchNormReference;
 import io.normcl.reference.BatchNormReference.Statistics;
+import io.normcl.tensor.ChannelView;
 import io.normcl.tensor.Layout;
 import io.normcl.tensor.Tensor;
 import java.util.List;
@@ -79,6 +83,9 @@ class BatchNormSweepTest {
     void tilesThatCoresShareOut() {
         assumeFalse(FEW, "a variant more to compile");
         int c = 1024 * device.limits().computeUnits();
+        ChannelView view = new ChannelView(41, c, 2, true);
+        Plan plan = ChannelPlan.forward(view, Form.PLAIN, device.limits(), Tuning.of(Family.WIDE));
+        assertEquals(1, plan.calls().size());
         check(new Random(1), Tuning.of(Family.WIDE), Kind.TRAINING, Layout.CHANNELS_LAST, 41, c, 2);
     }
 

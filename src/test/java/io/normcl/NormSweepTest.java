@@ -105,15 +105,30 @@ class NormSweepTest {
         }
     }
 
-    /** A sum in the place of x, of which every work-item needs the first value. */
+    /** Channels that are repeated side by side for longer than a tile of narrow vectors. */
+    @ParameterizedTest
+    @CsvSource({"8,33,3", "4,17,1", "1,6,3"})
+    void groupsOfNarrowVectors(int width, int channels, int groups) {
+        Tuning tuning = tuning(Family.WIDE, "true").withWidth(width);
+        NormSweep.plain(Kind.GROUP, Layout.CHANNELS_LAST, tuning, new Size(3, channels, 1, 150, groups))
+                .check(device, width);
+    }
+
+    /** A sum in the place of x, of which every work-item needs the first value; groups of 64 can't hold the longer row. */
     @ParameterizedTest
     @CsvSource({"WIDE,true", "WIDE,false", "COOPERATIVE,true", "COOPERATIVE,false"})
     void aSumInPlace(Family family, String fused) {
         for (Size size : new Size[] {new Size(5, 1, 1, 257, 1), new Size(3, 1, 1, 4099, 1)}) {
-            NormSweep.plain(Kind.LAYER, Layout.CHANNELS_FIRST, tuning(family, fused), size)
-                    .withExtra()
-                    .with(Wanted.ALL, true, true, false, Alias.OUTPUTS)
-                    .check(device, 1);
+            for (int items : new int[] {64, 256}) {
+                NormSweep.plain(
+                                Kind.LAYER,
+                                Layout.CHANNELS_FIRST,
+                                tuning(family, fused).withItems(items),
+                                size)
+                        .withExtra()
+                        .with(Wanted.ALL, true, true, false, Alias.OUTPUTS)
+                        .check(device, 1);
+            }
         }
     }
 

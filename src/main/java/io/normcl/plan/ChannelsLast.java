@@ -98,8 +98,8 @@ record ChannelsLast(
     }
 
     /**
-     * Small enough that a launch costs more than the work, and not so narrow that most of a vector would idle; or tiles of a
-     * page of floats that a CPU's cores can have as many of each. Narrower tiles take up to twice as long as whole rows.
+     * Small enough that a launch costs more than the work, and not so narrow that most of a vector would idle; or whole
+     * tiles, a page of floats of each row, equally many for each of a CPU's cores. Narrower ones take up to twice as long as rows.
      */
     @Override
     public boolean holds(int tensors) {
@@ -270,7 +270,7 @@ record ChannelsLast(
                         Slot.GAMMA,
                         Slot.BETA,
                         view.elements(),
-                        columns,
+                        columnsOfATile(),
                         view.c(),
                         k,
                         Slot.EPS));
@@ -294,14 +294,19 @@ record ChannelsLast(
                         Slot.BETA,
                         Slot.PARTIALS,
                         view.elements(),
-                        columns,
+                        columnsOfATile(),
                         view.c(),
                         k));
     }
 
+    /** The channels that are repeated side by side must be of one tile, whose columns are added up channel by channel. */
+    private long columnsOfATile() {
+        return columns <= tile() ? columns : view.c();
+    }
+
     /**
-     * Whether there are samples enough for a CPU's cores, and the caches hold as many. A core gains even by what it finds in
-     * the last cache.
+     * Whether there are samples enough for a CPU's cores, and the caches hold one for each core. A core gains even by what it
+     * finds in the last cache.
      */
     boolean holdsSamples(int tensors) {
         long units = limits.computeUnits();

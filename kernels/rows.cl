@@ -17,7 +17,7 @@
  *
  * stats: rows x (mean high, mean low, invStd, variance). Partials: (sum dy, sum dy*xHat) as reals; of each plane in
  * the order of the tensor, which is [sample][C]; with ELEMENTWISE 1, [groups, or splits*LOCAL_SIZE/SPAN][C*S].
- * The bytes hold where a row, or HEIGHT of each work-item's, stays near the compute unit between two passes over it; they
+ * The bytes hold where a row, or 2*HEIGHT of each work-item's, stays near the compute unit between two passes over it; they
  * do not count z, dz, the addend and the sum. y may be x, dx may be dy.
  * Local memory: 2*LOCAL_SIZE reals where LOCAL_SIZE > 1; a tree for each row (and plane, in the backward), in loops
  * that are as long for every work-item.
@@ -76,6 +76,10 @@ INLINE void column_sums(
 }
 
 #if ELEMENTWISE && PARAMETERS && LOCAL_SIZE == 1
+/* Whether it pays to write rows while the next ones are summed: not short ones, nor halves, whose arithmetic takes longer than
+ * their way to memory. */
+#define OVERLAPPED(S) (STORAGE == 0 && (S) >= 32 * WIDTH)
+
 /* Adds the sums of a vector of columns to partials, or sets them. */
 INLINE void add_columns(floatv d_beta, floatv d_gamma, __global real *partials, long count, int set) {
 #if FP64 && WIDTH > 1
@@ -101,23 +105,23 @@ INLINE void add_columns(floatv d_beta, floatv d_gamma, __global real *partials, 
     }
 }
 
-/* Of the values from i to length, at most a vector, of `height` rows: adds g*gamma and g*gamma*(x - mean) to the rows' sums,
- * g and g*xHat to those of the columns. The rows are `apart` values apart, those that come next height times that. */
+/* Of the values from i to length, at most a vector, of `height` rows, each S values after the one before: adds g*gamma and
+ * g*gamma*(x - mean) to the rows' sums, g and g*xHat to those of the columns. */
 INLINE void add_rows(
     const __global storage *x, const __global storage *z, const __global storage *dy, scaling affine, long i,
-    long length, long apart, const int height, const norm *rows, __global real *partials, int set, realv *sum,
-    realv *product) {
+    long length, long S, const int height, const int fetched, const norm *rows, __global real *partials, int set,
+    realv *sum, realv *product) {
     floatv d_beta = 0.0f;
     floatv d_gamma = 0.0f;
 #pragma unroll
     for (int r = 0; r < height; r++) {
-        long at = r * apart;
+        long at = r * S;
         norm n = norm_at(rows[r], 0, affine, i, length);
         floatv g = gradient_at(x + at, z + at, dy + at, n, i, length);
         floatv values = load_some(x + at + i, length - i, n.high);
-        if (r < height / 2) {
-            fetch(x + at + i + height * apart);
-            fetch(dy + at + i + height * apart);
+        if (r < fetched) {
+            fetch(x + at + i + height * S);
+            fetch(dy + at + i + height * S);
         }
         d_beta += g;
         d_gamma = fma(g * n.inv_std, values - n.high - n.low, d_gamma);
@@ -128,37 +132,75 @@ INLINE void add_rows(
     add_columns(d_beta, d_gamma, partials + 2 * i, length - i, set);
 }
 
-/* dx of `height` rows, the first of which is number `row`. */
+/* dx of the values from i to length, at most a vector, of `height` rows, and their g to dz. */
+INLINE void write_rows(
+    const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
+    __global storage *dz, scaling affine, long i, long length, long S, const int height, const int fetched,
+    const norm *rows, const means *m) {
+#pragma unroll
+    for (int r = 0; r < height; r++) {
+        long at = r * S;
+        if (r >= fetched) {
+            fetch(x + at + i + height * S);
+            fetch(dy + at + i + height * S);
+        }
+        norm n = norm_at(rows[r], 0, affine, i, length);
+        floatv g;
+        floatv v = differentiated_at(x + at, z + at, dy + at, n, m[r], i, length, &g);
+#if WRITE_DZ
+        store_some(g, dz + at + i, length - i);
+#endif
+        store_some(v, dx + at + i, length - i);
+    }
+}
+
+/* Of `height` rows from number `row` on writes dx, by their `sums`; adds up the rows that come next, or these where none are
+ * written, to `sums` and to the columns' partials. Both in one go keeps memory busy with readings and writings alike. */
 INLINE void backward_rows(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
     __global storage *dz, const __global float4 *stats, scaling affine, __global real *partials, long row, long S,
-    const int height, int set) {
+    const int height, const int write, const int add, int set, float2 *sums) {
+    const int fetched = write && add ? height : height / 2; /* rows whose successors are asked for while they are added */
+    long next = write ? row + height : row;
     long at = row * S;
-    norm own[HEIGHT];
+    long then = next * S;
+    norm own[HEIGHT], coming[HEIGHT];
+    means m[HEIGHT];
     realv sum[HEIGHT], product[HEIGHT];
 #pragma unroll
     for (int r = 0; r < height; r++) {
-        own[r] = norm_of(stats[row + r], affine);
-        sum[r] = (realv)REALV_ZERO;
-        product[r] = (realv)REALV_ZERO;
+        if (write) {
+            own[r] = norm_of(stats[row + r], affine);
+            m[r] = means_of(sums[r]);
+        }
+        if (add) {
+            coming[r] = norm_of(stats[next + r], affine);
+            sum[r] = (realv)REALV_ZERO;
+            product[r] = (realv)REALV_ZERO;
+        }
     }
     long i = 0;
     for (; i + WIDTH <= S; i += WIDTH) {
-        add_rows(x + at, z + at, dy + at, affine, i, i + WIDTH, S, height, own, partials, set, sum, product);
+        if (write) {
+            write_rows(x + at, z + at, dy + at, dx + at, dz + at, affine, i, i + WIDTH, S, height, fetched, own, m);
+        }
+        if (add) {
+            add_rows(
+                x + then, z + then, dy + then, affine, i, i + WIDTH, S, height, fetched, coming, partials, set, sum, product);
+        }
     }
-    if (i < S) {
-        add_rows(x + at, z + at, dy + at, affine, i, S, S, height, own, partials, set, sum, product);
+    if (i < S && write) {
+        write_rows(x + at, z + at, dy + at, dx + at, dz + at, affine, i, S, S, height, fetched, own, m);
+    }
+    if (i < S && add) {
+        add_rows(x + then, z + then, dy + then, affine, i, S, S, height, fetched, coming, partials, set, sum, product);
     }
     real count = real_of_long(S);
 #pragma unroll
-    for (int r = 0; r < height; r++) {
+    for (int r = 0; add && r < height; r++) {
         real a = realv_sum(sum[r]);
-        real b = real_mul(realv_sum(product[r]), real_of((float2)(stats[row + r].z, 0.0f)));
-        float2 sums = (float2)(CENTERED ? real_high(real_div(a, count)) : 0.0f, real_high(real_div(b, count)));
-        long start = at + r * S;
-        differentiate(
-            x + start, z + start, dy + start, dx + start, dz + start, stats + row + r, sums, affine, S, S,
-            ahead_by(r < height / 2 ? 0 : height * S));
+        real b = real_mul(realv_sum(product[r]), real_of((float2)(stats[next + r].z, 0.0f)));
+        sums[r] = (float2)(CENTERED ? real_high(real_div(a, count)) : 0.0f, real_high(real_div(b, count)));
     }
 }
 #endif
@@ -318,12 +360,18 @@ KERNEL(rows_backward_fused)
 #if ELEMENTWISE && PARAMETERS && LOCAL_SIZE == 1
     scaling affine = scaling_of(gamma, beta, 0, S, 0);
     __global real *own = partials + 2 * get_group_id(0) * S;
+    float2 sums[HEIGHT];
     long row = from;
     for (; row + HEIGHT <= to; row += HEIGHT) {
-        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, HEIGHT, row == from);
+        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, HEIGHT, 0, 1, row == from, sums);
+        for (; OVERLAPPED(S) && row + 2 * HEIGHT <= to; row += HEIGHT) {
+            backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, HEIGHT, 1, 1, 0, sums);
+        }
+        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, HEIGHT, 1, 0, 0, sums);
     }
     for (; row < to; row++) {
-        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, 1, 0);
+        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, 1, 0, 1, 0, sums);
+        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, 1, 1, 0, 0, sums);
     }
 #else
     real count = real_of_long(K * S);

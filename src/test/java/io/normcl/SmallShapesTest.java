@@ -118,9 +118,12 @@ class SmallShapesTest {
                         replicas(Layout.CHANNELS_FIRST, null),
                         replicas(Layout.CHANNELS_LAST, new int[] {3, 0, 7, 1, 2, 7}),
                         layer(3, 18), // fewer rows than a work-group takes
+                        layer(9, 20), // several rows of a work-group's registers, with idle columns
+                        layer(3, 70), // more than registers of few work-items hold
                         rms(3, 18),
-                        layerInOnePass(SmallShapesTest::pairs, 130, 3),
-                        layerInOnePass(SmallShapesTest::few, 130, 3), // partial results that work-items share
+                        layerInOnePass(SmallShapesTest::pairs, 130, 3, null),
+                        layerInOnePass(SmallShapesTest::few, 130, 3, null), // partial results that work-items share
+                        layerInOnePass(own -> own, 5, 530, 1), // a CPU writes rows while it adds the next ones
                         group(Layout.CHANNELS_FIRST, null, 1, 4, 18),
                         group(Layout.CHANNELS_FIRST, null, 2, 36), // a gamma for each value
                         group(Layout.CHANNELS_LAST, null, 1, 3, 36),
@@ -220,9 +223,10 @@ class SmallShapesTest {
     }
 
     /** Rows enough for dGamma and dBeta to come out of dx's pass. */
-    private static Stream<Case> layerInOnePass(UnaryOperator<Limits> limits, int rows, int d) {
+    private static Stream<Case> layerInOnePass(UnaryOperator<Limits> limits, int rows, int d, Integer splits) {
         return plans("layer norm in one pass", limits, true, tuning -> rig -> {
-            try (LayerNorm norm = LayerNorm.open(rig.device(), LayerNormSpec.of(d), tuning)) {
+            Tuning cut = splits == null ? tuning : tuning.withSplits(splits);
+            try (LayerNorm norm = LayerNorm.open(rig.device(), LayerNormSpec.of(d), cut)) {
                 passes(rig, PLAIN, Layout.CHANNELS_FIRST, new long[] {rows, d}, norm, d, in -> in);
             }
         });

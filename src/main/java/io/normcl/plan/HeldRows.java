@@ -1,7 +1,6 @@
 package io.normcl.plan;
 
 import static io.normcl.plan.Walk.ceilDiv;
-import static io.normcl.plan.Walk.clamp;
 import static io.normcl.plan.Walk.powerOfTwo;
 
 import io.normcl.device.Limits;
@@ -38,13 +37,13 @@ record HeldRows(
     /** The walk over rows, the planes of gamma that they take in turn, their values, and the norm's defines. */
     static HeldRows of(long rows, long c, long s, Map<String, String> more, Form form, Limits limits, Tuning tuning) {
         int width = tuning.width(limits, s);
-        int most = most(limits, tuning);
+        int most = mostItems(limits, tuning);
         int span = Math.max(powerOfTwo(ceilDiv(s, width), Math.min(32, most)), powerOfTwo(ceilDiv(s, HELD), most));
-        int vectors = (int) Math.min(HELD + 1, ceilDiv(s, (long) span * width));
+        int vectors = (int) Math.min(HELD + 1, ceilDiv(s, (long) span * width)); // more don't fit in any case
         return new HeldRows(rows, c, s, form, limits, tuning, width, span, vectors, more);
     }
 
-    private static int most(Limits limits, Tuning tuning) {
+    private static int mostItems(Limits limits, Tuning tuning) {
         return tuning.items() != null
                 ? tuning.mostItems(limits)
                 : (int) Long.highestOneBit(Math.min(MOST_HOLDING, limits.maxWorkGroupSize()));
@@ -58,7 +57,7 @@ record HeldRows(
     /** Partial results of each column: as many groups as keep the memory busy, each with one. */
     long splits() {
         int items = items(true);
-        return groups(items, limits.computeUnits() * Math.max(1, IN_FLIGHT / ((long) items * vectors)));
+        return groups(items, true);
     }
 
     KernelCall forward() {
@@ -67,7 +66,7 @@ record HeldRows(
                 "cooperative_held_forward",
                 false,
                 items,
-                groups(items, most()),
+                groups(items, false),
                 List.of(
                         Slot.X,
                         Slot.ADDEND,
@@ -90,7 +89,7 @@ record HeldRows(
                 "cooperative_held_backward",
                 parameters,
                 items,
-                parameters ? splits() : groups(items, most()),
+                groups(items, parameters),
                 List.of(
                         Slot.X,
                         Slot.Z,
@@ -108,21 +107,19 @@ record HeldRows(
 
     /** Work-items of a group; their columns take half of the local memory at most. */
     private int items(boolean parameters) {
-        int items = Math.max(span, Math.min(parameters ? ITEMS_ADDING : ITEMS, most(limits, tuning)));
+        int items = Math.max(span, Math.min(parameters ? ITEMS_ADDING : ITEMS, mostItems(limits, tuning)));
         while (parameters && items > span && 2 * 16L * items * width > limits.localMemoryBytes()) {
             items /= 2;
         }
         return items;
     }
 
-    private long most() {
-        return Math.min(32L * limits.computeUnits(), rows * s / 1024);
-    }
-
-    /** Some drivers give up on a work-item that loops for too long. */
-    private long groups(int items, long wanted) {
-        long cut = tuning.splits() != null ? tuning.splits() : wanted;
-        return clamp(Math.max(cut, rows * s / 2 / limits.loopSteps()), 1, ceilDiv(rows, items / span));
+    private long groups(int items, boolean parameters) {
+        long units = limits.computeUnits();
+        long wanted = parameters
+                ? units * Math.max(1, IN_FLIGHT / ((long) items * vectors))
+                : Math.min(32 * units, rows * s / 1024);
+        return Walk.groups(wanted, ceilDiv(rows, items / span), rows * s, limits, tuning);
     }
 
     private KernelCall call(String kernel, boolean parameters, int items, long groups, List<Object> args) {

@@ -7,6 +7,7 @@ import static io.normcl.plan.Walk.powerOfTwo;
 import io.normcl.device.Limits;
 import io.normcl.device.Range;
 import io.normcl.tensor.ChannelView;
+import io.normcl.tensor.DataType;
 import io.normcl.tensor.RowView;
 import io.normcl.tensor.RowView.Order;
 import java.util.ArrayList;
@@ -16,18 +17,19 @@ import java.util.Map;
 /**
  * The passes of layer, RMS, group and instance norm over a row view.
  *
- * <p>Where rows can be held near the compute units a pass takes one launch of {@code rows.cl}, whose work-groups take a
- * block of rows each; of {@code held.cl}, where a GPU's registers hold them and each value has its own gamma; where rows are too long or too few for that, have lengths, or channels stand last, they pass
- * through batch norm's kernels: partial results, their merge per row, and the pass that uses it. A norm per place takes
- * the fused kernels of {@code channels_last.cl}, to which places are channels. The sums for dGamma and dBeta come out of
- * the backward's pass where there are rows enough, else out of one of their own.
+ * <p>A pass takes one launch of {@code held.cl} where a GPU's registers hold rows of which each value has its own gamma;
+ * one of {@code rows.cl} where rows stay near the compute units, whose work-groups take a block of rows each; one of {@code
+ * channels_last.cl}, sample by sample, where channels stand last and a CPU's caches hold a sample. Else rows pass through
+ * batch norm's kernels: partial results, their merge per row, and the pass that uses it. A norm per place takes the fused
+ * kernels of {@code channels_last.cl}, to which places are channels. The sums for dGamma and dBeta come out of the
+ * backward's pass where a GPU's registers hold rows or a CPU has rows enough, else out of one of their own.
  */
 public final class RowPlan {
     /** Values of a row, of all tensors that are read, that one work-group of several work-items takes at most. */
     private static final long MOST_OF_A_ROW = 131_072;
 
-    /** Bytes of a row from which a CPU's work-item gains by taking four rows side by side instead of two. */
-    private static final long LONG_ROW = 4096;
+    /** Rows of a block in a pass of its own down the columns. */
+    private static final long COLUMN_HEIGHT = 4;
 
     private final RowView view;
     private final RowRule rule;
@@ -45,7 +47,7 @@ public final class RowPlan {
     private final int span;
     private final int localSize;
     private final long atOnce;
-    private final long height; // rows whose part of dGamma and dBeta is added up before it goes to memory
+    private final long height; // rows that a CPU's work-item takes side by side where dGamma and dBeta come with dx
 
     private RowPlan(RowView view, RowRule rule, Form form, Limits limits, Tuning tuning) {
         this.view = view;
@@ -67,7 +69,7 @@ public final class RowPlan {
                 powerOfTwo(ceilDiv(along, width), Math.min(32, most)), powerOfTwo(ceilDiv(along, 4L * width), most));
         localSize = Math.max(span, Math.min(64, most));
         atOnce = localSize / span;
-        height = wide && view.d() * form.type().bytes() < LONG_ROW ? 2 : 4;
+        height = form.type() == DataType.FLOAT ? 2 : 4;
     }
 
     /**
@@ -194,7 +196,7 @@ public final class RowPlan {
         }
         if (dx && inRegisters() && (c == 1 || !parameters)) {
             HeldRows rows = heldRows();
-            return withParameterSums(rows.backward(parameters), rows.splits(), parameters, true);
+            return withParameterSums(rows.backward(parameters), parameters ? rows.splits() : 0, parameters, true);
         }
         boolean held = held(2);
         if (dx && held && (!elementwise || (parameters && inOnePass()))) {
@@ -209,8 +211,8 @@ public final class RowPlan {
             passes += 2;
             reads++;
         }
-        if (dx && held) {
-            calls.add(backwardFused(false, groups()));
+        if (dx && (held || inRegisters())) {
+            calls.add(inRegisters() ? heldRows().backward(false) : backwardFused(false, groups()));
             passes += 3;
             reads++;
         } else if (dx || (parameters && !elementwise)) {
@@ -275,21 +277,21 @@ public final class RowPlan {
     private boolean inOnePass() {
         long units = limits.computeUnits();
         long blocks = view.rows() / height;
-        long blockBytes = 2 * height * view.d() * form.type().bytes();
+        long blockBytes = 2 * 2 * height * view.d() * form.type().bytes(); // these, and those that come next
         return wide && c == 1 && blocks >= units && blockBytes * Math.min(blocks, units) <= Walk.cache(limits) / 2;
     }
 
     /** Sums down the columns: dGamma and dBeta where each value of a row has its own. */
     private long columns(List<KernelCall> calls) {
         long wanted = ceilDiv((wide ? 8L : 4L) * limits.computeUnits(), c);
-        long most = clamp(view.n() / (height * atOnce), 1, 4096);
+        long most = clamp(view.n() / (COLUMN_HEIGHT * atOnce), 1, 4096);
         long cut = tuning.splits() != null ? tuning.splits() : wanted;
-        long splits = clamp(Math.max(cut, leastGroups()), 1, most);
+        long splits = clamp(Math.max(cut, Walk.leastGroups(view.elements(), limits)), 1, most);
         long vector = (long) span * width;
         long tile = ceilDiv(ceilDiv(s, ceilDiv(wanted, splits)), vector) * vector;
         calls.add(rows(
                 "rows_columns_partial",
-                true,
+                false,
                 ceilDiv(s, tile) * c * splits,
                 List.of(
                         Slot.X,
@@ -387,13 +389,7 @@ public final class RowPlan {
     /** Among how many work-groups rows are shared out. */
     private long groups() {
         long wanted = Math.min((wide ? 8L : 32L) * limits.computeUnits(), view.elements() / 1024);
-        long cut = tuning.splits() != null ? tuning.splits() : wanted;
-        return clamp(Math.max(cut, leastGroups()), 1, ceilDiv(view.rows(), atOnce));
-    }
-
-    /** Some drivers give up on a work-item that loops for too long. */
-    private long leastGroups() {
-        return view.elements() / 2 / limits.loopSteps();
+        return Walk.groups(wanted, ceilDiv(view.rows(), atOnce), view.elements(), limits, tuning);
     }
 
     /** Whether a GPU's registers hold rows of which each value has its own gamma. */
@@ -444,7 +440,7 @@ public final class RowPlan {
                 "SPAN",
                 span,
                 "HEIGHT",
-                height,
+                parameters ? height : COLUMN_HEIGHT,
                 "PARAMETERS",
                 parameters ? 1 : 0,
                 "STREAM",

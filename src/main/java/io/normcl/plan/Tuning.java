@@ -121,7 +121,7 @@ public record Tuning(
         return line % wanted == 0 ? wanted : 1;
     }
 
-    /** Work-items of a group at most: 1 in the wide family, in the cooperative one 256 unless overridden. */
+    /** Work-items of a group at most: 1 in the wide family, in the cooperative one 256 unless overridden; {@link HeldRows} has its own. */
     int mostItems(Limits limits) {
         long wanted = items != null ? items : 256;
         return family(limits) == Family.WIDE

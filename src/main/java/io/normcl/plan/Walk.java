@@ -70,6 +70,17 @@ sealed interface Walk permits ChannelsFirst, ChannelsLast {
         return limits.readsAhead() && inputs * elements * form.type().bytes() >= limits.cacheBytes() ? 0 : 1;
     }
 
+    /** Work-groups that blocks of rows are shared out among, as many as are wanted where tuning has no say. */
+    static long groups(long wanted, long blocks, long elements, Limits limits, Tuning tuning) {
+        long cut = tuning.splits() != null ? tuning.splits() : wanted;
+        return clamp(Math.max(cut, leastGroups(elements, limits)), 1, blocks);
+    }
+
+    /** Some drivers give up on a work-item that loops for too long. */
+    static long leastGroups(long elements, Limits limits) {
+        return elements / 2 / limits.loopSteps();
+    }
+
     /** Loop iterations that a work-item may make in one pass over its values; a fused kernel makes up to three. */
     static long mostSteps(Limits limits) {
         return limits.loopSteps() / 4;

@@ -4,6 +4,8 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.normcl.device.Limits;
+import io.normcl.tensor.Activation;
+import io.normcl.tensor.DataType;
 import io.normcl.tensor.RowView;
 import io.normcl.tensor.RowView.Order;
 import java.util.List;
@@ -54,6 +56,8 @@ class RowPlanTest {
             assertTrue(
                     span * vectors * width >= d && vectors * width <= 16,
                     call.defines().toString());
+            long items = call.range().localX();
+            assertTrue(items == span || 2 * 16 * items * width <= GPU.localMemoryBytes(), d + ": " + items);
             long vectorsAtOnce = call.range().globalX() * vectors;
             assertTrue(vectorsAtOnce >= 132 * 1024 && vectorsAtOnce <= 132 * 2048, d + ": " + vectorsAtOnce);
             assertEquals(16 * d * call.range().globalX() / call.range().localX(), plan.workspaceBytes());
@@ -61,9 +65,10 @@ class RowPlanTest {
     }
 
     @Test
-    void aCpuTakesFourRowsSideBySideFromAPageOnAndElseTwo() {
-        assertEquals("4", height(1024, CPU));
-        assertEquals("2", height(1023, CPU));
+    void aCpuTakesTwoRowsSideBySideAndFourOfHalves() {
+        assertEquals("2", height(DataType.FLOAT));
+        assertEquals("4", height(DataType.HALF));
+        assertEquals("4", height(DataType.BFLOAT16));
     }
 
     @Test
@@ -83,8 +88,9 @@ class RowPlanTest {
         assertEquals("wide_last_stats_partial", kernels(forward).get(0), "too few for two cores");
     }
 
-    private static String height(long d, Limits limits) {
-        Plan plan = RowPlan.backward(view(4096, d), RowRule.STANDARD, Form.PLAIN, limits, Tuning.NONE, true, true);
+    private static String height(DataType type) {
+        Form form = new Form(type, Activation.NONE, false, false, false, 0);
+        Plan plan = RowPlan.backward(view(4096, 1024), RowRule.STANDARD, form, CPU, Tuning.NONE, true, true);
         return plan.calls().get(0).defines().get("HEIGHT");
     }
 

@@ -1,10 +1,11 @@
-/* The small steps between the passes over a tensor. One work-item per channel (per row, where C counts rows), or SHARE of
- * a work-group that share its partial results; the global size is C channels rounded up to whole work-groups.
+/* The small steps between the passes over a tensor. One work-item per channel (per row, where C counts rows); in the three
+ * finalizes SHARE of a work-group, which merge its partial results by a tree. The global size is C channels rounded up to whole
+ * work-groups.
  *
- *   channel_stats_finalize     merges (count, mean, m2) of all splits in their order,  writes stats
+ *   channel_stats_finalize     merges (count, mean, m2) of all splits,                 writes stats
  *                              each of K parts (of a row: its channels; else K is 1)
  *   channel_stats_running      takes the running statistics instead                    writes stats
- *   channel_backward_finalize  adds (sum dy, sum dy*xHat) of all splits in their order writes dGamma, dBeta, sums
+ *   channel_backward_finalize  adds (sum dy, sum dy*xHat) of all splits                writes dGamma, dBeta, sums
  *   row_backward_finalize      adds gamma*(sum dy, sum dy*xHat) of a row's K planes     writes sums
  *   channel_stats_average      averages mean and unbiased variance over N rows of each  writes averages
  *   channel_running_commit     running = keep*running + take*statistic                 updates runningMean, runningVar
@@ -12,9 +13,11 @@
  * stats: C x (mean high, mean low, invStd, variance). sums: C x (dBeta/M, dGamma/M).
  * The running statistics move by float operations alone, so that every device ends with the same bits.
  *
- *   LOCAL_SIZE   work-items of a group, a power of two
- *   SHARE        work-items that share the partial results of a channel, of the first three that have any, a power of two
- *                of at most LOCAL_SIZE; sums then differ from those of 1 in their order alone
+ * Local memory: 3*LOCAL_SIZE reals where SHARE > 1. Barriers stand outside of all loops over partial results, where every
+ * work-item comes.
+ *
+ *   SHARE        finalizes: work-items of a channel, a power of two; sums then differ from those of 1 in their order alone
+ *   LOCAL_SIZE   with SHARE > 1: work-items of a group, a power of two of at least SHARE
  *   CENTERED     1: values are taken about their mean; 0: the mean is 0 by definition (RMS norm)
  *   ELEMENTWISE  row_backward_finalize: 1 gamma is in the partials already
  *   MASKED       1: a row has as many values as its sample's length times `count`; else it has `count`
@@ -43,9 +46,11 @@
 #if SHARE > 1
 #define CHANNEL ((long)get_group_id(0) * CHANNELS + get_local_id(0) % CHANNELS)
 #define PART ((int)get_local_id(0) / CHANNELS)
+#define FINALIZE __kernel __attribute__((reqd_work_group_size(LOCAL_SIZE, 1, 1)))
 #else
 #define CHANNEL ((long)get_global_id(0))
 #define PART 0
+#define FINALIZE __kernel
 #endif
 
 /* Adds up two values over the work-items of a channel, of which the first gets both sums. Every work-item calls it. */
@@ -99,7 +104,7 @@ INLINE long values_of(const __global int *lengths, long sample, long count) {
 #endif
 }
 
-__kernel void channel_stats_finalize(
+FINALIZE void channel_stats_finalize(
     const __global real *partials, __global float4 *stats, long C, long K, long splits, float2 eps) {
     __local real tree[3 * LOCAL_SIZE];
     long channel = CHANNEL;
@@ -126,7 +131,7 @@ __kernel void channel_stats_running(
     }
 }
 
-__kernel void channel_backward_finalize(
+FINALIZE void channel_backward_finalize(
     const __global real *partials, __global float2 *sums, __global float *dGamma, __global float *dBeta, long C,
     long splits, long count, int accumulate) {
     __local real tree[2 * LOCAL_SIZE];
@@ -146,7 +151,7 @@ __kernel void channel_backward_finalize(
     }
 }
 
-__kernel void row_backward_finalize(
+FINALIZE void row_backward_finalize(
     const __global real *partials, const __global float *gamma, const __global int *lengths, __global float2 *sums,
     long rows, long C, long K, long splits, long count) {
     __local real tree[2 * LOCAL_SIZE];

@@ -38,8 +38,8 @@ public final class TuningFile {
     private static final int LARGEST_BYTES = 1 << 20;
     private static final String DIGEST = "digest";
     private static final String CLASS = "class.";
-    private static final List<String> KERNELS =
-            List.of("channel.cl", "channels_first.cl", "channels_last.cl", "rows.cl");
+    static final List<String> KERNELS =
+            List.of("channel.cl", "channels_first.cl", "channels_last.cl", "held.cl", "rows.cl");
 
     /** A state of a file: each is read, and complained about, once. */
     private record State(

@@ -17,7 +17,7 @@ import java.util.stream.Stream;
 public final class KernelNames {
     private static final Path FOLDER = Path.of("kernels");
     private static final Pattern DEFINITION = Pattern.compile(
-            "KERNEL\\((\\w+)\\)|__kernel\\s+(?:__attribute__\\s*\\(\\(.*\\)\\)\\s*)?void\\s+(\\w+)\\s*\\(");
+            "KERNEL\\((\\w+)\\)|(?:FINALIZE|__kernel)\\s+(?:__attribute__\\s*\\(\\(.*\\)\\)\\s*)?void\\s+(\\w+)\\s*\\(");
 
     private KernelNames() {}
 

@@ -86,6 +86,18 @@ class TuningFileTest {
         warnings.list.clear();
     }
 
+    /** A file counts for a version of all kernels that plans call, but for the copy. */
+    @Test
+    void everyKernelsVersionCounts() throws IOException {
+        assertEquals(
+                KernelNames.files().values().stream()
+                        .filter(name -> !name.startsWith("train/") && !name.equals("copy.cl"))
+                        .distinct()
+                        .sorted()
+                        .toList(),
+                TuningFile.KERNELS);
+    }
+
     @Test
     void givesBackWhatWasWritten() throws IOException {
         TuningFile file = TuningFile.of(folder, device);

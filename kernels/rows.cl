@@ -209,13 +209,14 @@ INLINE void backward_rows(
 #if LOCAL_SIZE == 1 && FP64 && WIDTH > 1
 #define SHORT_ROWS (4 * WIDTH)
 
-/* moments_of_sums and moments_statistics of rows side by side, of D values each. */
-INLINE void short_statistics(long D, floatv shift, realv sum, realv square, float2 eps, float4 *stats) {
-    realv count = (realv)((double)D);
-    realv offset = sum / count;
+/* moments_of_sums and moments_statistics of rows side by side, of D values each, to the first `rows` of stats. */
+INLINE void short_statistics(
+    long D, floatv shift, realv sum, realv square, float2 eps, int rows, __global float4 *stats) {
+    realv share = (realv)(1.0 / (double)D);
+    realv offset = sum * share;
     realv m2 = square - sum * offset;
     realv mean = TO_REALV(shift) + offset;
-    realv variance = (m2 < 0.0 ? 0.0 : m2) / count;
+    realv variance = (m2 < 0.0 ? 0.0 : m2) * share;
     realv spread = variance + real_of(eps);
     floatv mean_high = TO_FLOATV(mean);
     floatv flat = TO_FLOATV(spread);
@@ -224,8 +225,15 @@ INLINE void short_statistics(long D, floatv shift, realv sum, realv square, floa
     STOREV(TO_FLOATV(mean - TO_REALV(mean_high)), low);
     STOREV(flat == 0.0f ? (floatv)(FLAT_INV_STD) : TO_FLOATV(1.0 / sqrt(spread)), inv_std);
     STOREV(TO_FLOATV(variance), own_variance);
-    for (int r = 0; r < WIDTH; r++) {
-        stats[r] = (float4)(high[r], low[r], inv_std[r], own_variance[r]);
+    if (rows == WIDTH) {
+#pragma unroll
+        for (int r = 0; r < WIDTH; r++) {
+            stats[r] = (float4)(high[r], low[r], inv_std[r], own_variance[r]);
+        }
+    } else {
+        for (int r = 0; r < rows; r++) {
+            stats[r] = (float4)(high[r], low[r], inv_std[r], own_variance[r]);
+        }
     }
 }
 
@@ -238,21 +246,21 @@ INLINE void short_rows(
     const __global storage *values = SUMMED(x, written);
     float shift[WIDTH];
     real sum[WIDTH], square[WIDTH];
-    float4 own[WIDTH];
-    for (int r = 0; r < WIDTH; r++) {
+    for (int r = rows; r < WIDTH; r++) {
+        shift[r] = 0.0f;
+        sum[r] = 0.0;
+        square[r] = 0.0;
+    }
+    for (int r = 0; r < rows; r++) {
         long at = (first + r) * D;
         realv s = REALV_ZERO;
         realv q = REALV_ZERO;
-        shift[r] = shift_of(x, addend, at, r < rows);
-        run_moments(
-            x + at, addend + at, written + at, r < rows ? D : 0, shift[r], 1.0f, ahead_by(FETCH_AHEAD), &s, &q);
+        shift[r] = shift_of(x, addend, at, 1);
+        run_moments(x + at, addend + at, written + at, D, shift[r], 1.0f, ahead_by(FETCH_AHEAD), &s, &q);
         sum[r] = realv_sum(s);
         square[r] = realv_sum(q);
     }
-    short_statistics(D, LOADV(shift), LOADV(sum), LOADV(square), eps, own);
-    for (int r = 0; r < rows; r++) {
-        stats[first + r] = own[r];
-    }
+    short_statistics(D, LOADV(shift), LOADV(sum), LOADV(square), eps, rows, stats + first);
 #ifdef FLAT_PLANES
     if (FLAT(S)) {
         normalize_planes(
@@ -260,10 +268,13 @@ INLINE void short_rows(
         return;
     }
 #endif
-    for (int r = 0; r < rows; r++) {
-        for (long plane = (first + r) * K; plane < (first + r + 1) * K; plane++) {
-            scaling affine = scaling_of(gamma, beta, plane % C, S, 0);
-            normalize(values + plane * S, z + plane * S, y + plane * S, own[r], affine, S, S, ahead_by(0));
+    long plane = first * K;
+    long channel = plane % C;
+    for (long row = first; row < first + rows; row++) {
+        for (long k = 0; k < K; k++, plane++) {
+            scaling affine = scaling_of(gamma, beta, channel, S, 0);
+            normalize(values + plane * S, z + plane * S, y + plane * S, stats[row], affine, S, S, ahead_by(0));
+            channel = channel + 1 == C ? 0 : channel + 1;
         }
     }
 }

@@ -80,8 +80,8 @@ INLINE void column_sums(
  * their way to memory. */
 #define OVERLAPPED(S) (STORAGE == 0 && (S) >= 32 * WIDTH)
 
-/* Adds the sums of a vector of columns to partials, or sets them. */
-INLINE void add_columns(floatv d_beta, floatv d_gamma, __global real *partials, long count, int set) {
+/* Adds the sums of a vector of columns to partials. */
+INLINE void add_columns(floatv d_beta, floatv d_gamma, __global real *partials, long count) {
 #if FP64 && WIDTH > 1
     if (count >= WIDTH) {
         floatv low, high; /* pairs */
@@ -89,8 +89,8 @@ INLINE void add_columns(floatv d_beta, floatv d_gamma, __global real *partials, 
         low.odd = d_gamma.lo;
         high.even = d_beta.hi;
         high.odd = d_gamma.hi;
-        STORE_REALS(TO_REALV(low) + (set ? REALV_ZERO : LOAD_REALS(partials)), partials);
-        STORE_REALS(TO_REALV(high) + (set ? REALV_ZERO : LOAD_REALS(partials + WIDTH)), partials + WIDTH);
+        STORE_REALS(TO_REALV(low) + LOAD_REALS(partials), partials);
+        STORE_REALS(TO_REALV(high) + LOAD_REALS(partials + WIDTH), partials + WIDTH);
         return;
     }
 #endif
@@ -98,18 +98,16 @@ INLINE void add_columns(floatv d_beta, floatv d_gamma, __global real *partials, 
     STOREV(d_beta, b);
     STOREV(d_gamma, g);
     for (int k = 0; k < WIDTH && k < count; k++) {
-        real own_b = real_of((float2)(b[k], 0.0f));
-        real own_g = real_of((float2)(g[k], 0.0f));
-        partials[2 * k] = set ? own_b : real_add(partials[2 * k], own_b);
-        partials[2 * k + 1] = set ? own_g : real_add(partials[2 * k + 1], own_g);
+        partials[2 * k] = real_add(partials[2 * k], real_of((float2)(b[k], 0.0f)));
+        partials[2 * k + 1] = real_add(partials[2 * k + 1], real_of((float2)(g[k], 0.0f)));
     }
 }
 
 /* Of the values from i to length, at most a vector, of `height` rows, each S values after the one before: adds g*gamma and
- * g*gamma*(x - mean) to the rows' sums, g and g*xHat to those of the columns. */
+ * g*gamma*(x - mean) to the rows' sums, g and g*xHat to those of the columns; at a row's end, those that no vector before has. */
 INLINE void add_rows(
     const __global storage *x, const __global storage *z, const __global storage *dy, scaling affine, long i,
-    long length, long S, const int height, const int fetched, const norm *rows, __global real *partials, int set,
+    long length, long S, const int height, const int fetched, const norm *rows, const int end, __global real *partials,
     realv *sum, realv *product) {
     floatv d_beta = 0.0f;
     floatv d_gamma = 0.0f;
@@ -118,6 +116,7 @@ INLINE void add_rows(
         long at = r * S;
         norm n = norm_at(rows[r], 0, affine, i, length);
         floatv g = gradient_at(x + at, z + at, dy + at, n, i, length);
+        g = end ? unseen(g, 0.0f, length) : g;
         floatv values = load_some(x + at + i, length - i, n.high);
         if (r < fetched) {
             fetch(x + at + i + height * S);
@@ -129,7 +128,7 @@ INLINE void add_rows(
         realv_add(&sum[r], weighted);
         realv_add_product(&product[r], weighted, realv_difference(values, n.high, n.low));
     }
-    add_columns(d_beta, d_gamma, partials + 2 * i, length - i, set);
+    add_columns(d_beta, d_gamma, partials + 2 * i, length - i);
 }
 
 /* dx of the values from i to length, at most a vector, of `height` rows, and their g to dz. */
@@ -159,7 +158,7 @@ INLINE void write_rows(
 INLINE void backward_rows(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
     __global storage *dz, const __global float4 *stats, scaling affine, __global real *partials, long row, long S,
-    const int height, const int write, const int add, int set, float2 *sums) {
+    const int height, const int write, const int add, float2 *sums) {
     const int fetched = write && add ? height : height / 2; /* rows whose successors are asked for while they are added */
     long next = write ? row + height : row;
     long at = row * S;
@@ -167,11 +166,18 @@ INLINE void backward_rows(
     norm own[HEIGHT], coming[HEIGHT];
     means m[HEIGHT];
     realv sum[HEIGHT], product[HEIGHT];
+    floatv end[HEIGHT], end_gradient[HEIGHT];
+    long last = S - WIDTH;
 #pragma unroll
     for (int r = 0; r < height; r++) {
         if (write) {
             own[r] = norm_of(stats[row + r], affine);
             m[r] = means_of(sums[r]);
+        }
+        if (write && OVERLAP(S)) { /* first: dx may be dy */
+            long begin = at + r * S;
+            norm n = norm_at(own[r], 0, affine, last, S);
+            end[r] = differentiated_at(x + begin, z + begin, dy + begin, n, m[r], last, S, &end_gradient[r]);
         }
         if (add) {
             coming[r] = norm_of(stats[next + r], affine);
@@ -186,14 +192,29 @@ INLINE void backward_rows(
         }
         if (add) {
             add_rows(
-                x + then, z + then, dy + then, affine, i, i + WIDTH, S, height, fetched, coming, partials, set, sum, product);
+                x + then, z + then, dy + then, affine, i, i + WIDTH, S, height, fetched, coming, 0, partials, sum,
+                product);
         }
     }
-    if (i < S && write) {
-        write_rows(x + at, z + at, dy + at, dx + at, dz + at, affine, i, S, S, height, fetched, own, m);
-    }
-    if (i < S && add) {
-        add_rows(x + then, z + then, dy + then, affine, i, S, S, height, fetched, coming, partials, set, sum, product);
+    if (OVERLAP(S)) {
+#pragma unroll
+        for (int r = 0; write && r < height; r++) {
+#if WRITE_DZ
+            store_some(end_gradient[r], dz + at + r * S + last, WIDTH);
+#endif
+            store_some(end[r], dx + at + r * S + last, WIDTH);
+        }
+        if (add) {
+            add_rows(
+                x + then, z + then, dy + then, affine, last, S, S, height, 0, coming, 1, partials, sum, product);
+        }
+    } else if (i < S) {
+        if (write) {
+            write_rows(x + at, z + at, dy + at, dx + at, dz + at, affine, i, S, S, height, height, own, m);
+        }
+        if (add) {
+            add_rows(x + then, z + then, dy + then, affine, i, S, S, height, 0, coming, 0, partials, sum, product);
+        }
     }
     real count = real_of_long(S);
 #pragma unroll
@@ -205,29 +226,30 @@ INLINE void backward_rows(
 }
 #endif
 
-/* Rows of few vectors cost their roots and divisions more than their memory: WIDTH rows together take them in one vector. */
-#if LOCAL_SIZE == 1 && FP64 && WIDTH > 1
-#define SHORT_ROWS (4 * WIDTH)
+/* Rows of few values cost their roots and divisions more than their memory: sixteen rows together take them in one vector. */
+#if LOCAL_SIZE == 1 && FP64
+#define SHORT_ROW 64
+#define TOGETHER 16
 
 /* moments_of_sums and moments_statistics of rows side by side, of D values each, to the first `rows` of stats. */
 INLINE void short_statistics(
-    long D, floatv shift, realv sum, realv square, float2 eps, int rows, __global float4 *stats) {
-    realv share = (realv)(1.0 / (double)D);
-    realv offset = sum * share;
-    realv m2 = square - sum * offset;
-    realv mean = TO_REALV(shift) + offset;
-    realv variance = (m2 < 0.0 ? 0.0 : m2) * share;
-    realv spread = variance + real_of(eps);
-    floatv mean_high = TO_FLOATV(mean);
-    floatv flat = TO_FLOATV(spread);
-    float high[WIDTH], low[WIDTH], inv_std[WIDTH], own_variance[WIDTH];
-    STOREV(mean_high, high);
-    STOREV(TO_FLOATV(mean - TO_REALV(mean_high)), low);
-    STOREV(flat == 0.0f ? (floatv)(FLAT_INV_STD) : TO_FLOATV(1.0 / sqrt(spread)), inv_std);
-    STOREV(TO_FLOATV(variance), own_variance);
-    if (rows == WIDTH) {
+    long D, float16 shift, double16 sum, double16 square, float2 eps, int rows, __global float4 *stats) {
+    double16 share = (double16)(1.0 / (double)D);
+    double16 offset = sum * share;
+    double16 m2 = square - sum * offset;
+    double16 mean = convert_double16(shift) + offset;
+    double16 variance = (m2 < 0.0 ? 0.0 : m2) * share;
+    double16 spread = variance + real_of(eps);
+    float16 mean_high = convert_float16(mean);
+    float16 flat = convert_float16(spread);
+    float high[TOGETHER], low[TOGETHER], inv_std[TOGETHER], own_variance[TOGETHER];
+    vstore16(mean_high, 0, high);
+    vstore16(convert_float16(mean - convert_double16(mean_high)), 0, low);
+    vstore16(flat == 0.0f ? (float16)(FLAT_INV_STD) : convert_float16(1.0 / sqrt(spread)), 0, inv_std);
+    vstore16(convert_float16(variance), 0, own_variance);
+    if (rows == TOGETHER) {
 #pragma unroll
-        for (int r = 0; r < WIDTH; r++) {
+        for (int r = 0; r < TOGETHER; r++) {
             stats[r] = (float4)(high[r], low[r], inv_std[r], own_variance[r]);
         }
     } else {
@@ -237,16 +259,16 @@ INLINE void short_statistics(
     }
 }
 
-/* y and statistics of up to WIDTH rows. */
+/* y and statistics of up to TOGETHER rows. */
 INLINE void short_rows(
     const __global storage *x, const __global storage *addend, __global storage *written, const __global storage *z,
     __global storage *y, __global float4 *stats, const __global float *gamma, const __global float *beta, long first,
     int rows, long C, long K, long S, float2 eps) {
     long D = K * S;
     const __global storage *values = SUMMED(x, written);
-    float shift[WIDTH];
-    real sum[WIDTH], square[WIDTH];
-    for (int r = rows; r < WIDTH; r++) {
+    float shift[TOGETHER];
+    real sum[TOGETHER], square[TOGETHER];
+    for (int r = rows; r < TOGETHER; r++) {
         shift[r] = 0.0f;
         sum[r] = 0.0;
         square[r] = 0.0;
@@ -260,7 +282,7 @@ INLINE void short_rows(
         sum[r] = realv_sum(s);
         square[r] = realv_sum(q);
     }
-    short_statistics(D, LOADV(shift), LOADV(sum), LOADV(square), eps, rows, stats + first);
+    short_statistics(D, vload16(0, shift), vload16(0, sum), vload16(0, square), eps, rows, stats + first);
 #ifdef FLAT_PLANES
     if (FLAT(S)) {
         normalize_planes(
@@ -289,10 +311,10 @@ KERNEL(rows_forward_fused)
     long to = (get_group_id(0) + 1) * rows / get_num_groups(0);
     long D = K * S;
     const __global storage *values = SUMMED(x, written);
-#ifdef SHORT_ROWS
-    if (D <= SHORT_ROWS) {
-        for (long first = from; first < to; first += WIDTH) {
-            int count = (int)min((long)WIDTH, to - first);
+#ifdef SHORT_ROW
+    if (D <= SHORT_ROW) {
+        for (long first = from; first < to; first += TOGETHER) {
+            int count = (int)min((long)TOGETHER, to - first);
             short_rows(x, addend, written, z, y, stats, gamma, beta, first, count, C, K, S, eps);
         }
         return;
@@ -371,18 +393,21 @@ KERNEL(rows_backward_fused)
 #if ELEMENTWISE && PARAMETERS && LOCAL_SIZE == 1
     scaling affine = scaling_of(gamma, beta, 0, S, 0);
     __global real *own = partials + 2 * get_group_id(0) * S;
+    for (long i = 0; i < 2 * S; i++) {
+        own[i] = real_of_long(0);
+    }
     float2 sums[HEIGHT];
     long row = from;
     for (; row + HEIGHT <= to; row += HEIGHT) {
-        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, HEIGHT, 0, 1, row == from, sums);
+        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, HEIGHT, 0, 1, sums);
         for (; OVERLAPPED(S) && row + 2 * HEIGHT <= to; row += HEIGHT) {
-            backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, HEIGHT, 1, 1, 0, sums);
+            backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, HEIGHT, 1, 1, sums);
         }
-        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, HEIGHT, 1, 0, 0, sums);
+        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, HEIGHT, 1, 0, sums);
     }
     for (; row < to; row++) {
-        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, 1, 0, 1, 0, sums);
-        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, 1, 1, 0, 0, sums);
+        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, 1, 0, 1, sums);
+        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, 1, 1, 0, sums);
     }
 #else
     real count = real_of_long(K * S);

@@ -46,7 +46,7 @@ record ChannelsLast(
             ChannelView view, long samples, long k, Map<String, String> more, Form form, Limits limits, Tuning tuning) {
         boolean wide = tuning.family(limits) == Family.WIDE;
         long c = view.c();
-        int width = tuning.width(limits, c);
+        int width = tuning.width(limits, wide && !form.masked() ? ROW : c); // few channels are repeated side by side
         int most = (int) Math.min(tuning.mostItems(limits), Math.max(1, itemsOfTrees(width, limits)));
         boolean large = view.elements() >= 64 * ROW * ceilDiv(4L * limits.computeUnits(), samples);
         long columns = form.masked() ? c : c * repeats(c, view.m(), !wide ? 32 : large ? ROW : 64);

@@ -154,7 +154,8 @@ INLINE void write_rows(
 }
 
 /* Of `height` rows from number `row` on writes dx, by their `sums`; adds up the rows that come next, or these where none are
- * written, to `sums` and to the columns' partials. Both in one go keeps memory busy with readings and writings alike. */
+ * written, to `sums` and to the columns' partials. Both in one go keeps memory busy with readings and writings alike. Several
+ * rows are no shorter than a vector. */
 INLINE void backward_rows(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
     __global storage *dz, const __global float4 *stats, scaling affine, __global real *partials, long row, long S,
@@ -208,7 +209,7 @@ INLINE void backward_rows(
             add_rows(
                 x + then, z + then, dy + then, affine, last, S, S, height, 0, coming, 1, partials, sum, product);
         }
-    } else if (i < S) {
+    } else if (height == 1 && i < S) {
         if (write) {
             write_rows(x + at, z + at, dy + at, dx + at, dz + at, affine, i, S, S, height, height, own, m);
         }
@@ -398,7 +399,7 @@ KERNEL(rows_backward_fused)
     }
     float2 sums[HEIGHT];
     long row = from;
-    for (; row + HEIGHT <= to; row += HEIGHT) {
+    for (; S >= WIDTH && row + HEIGHT <= to; row += HEIGHT) {
         backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, HEIGHT, 0, 1, sums);
         for (; OVERLAPPED(S) && row + 2 * HEIGHT <= to; row += HEIGHT) {
             backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, HEIGHT, 1, 1, sums);

@@ -106,8 +106,8 @@ public record Tuning(
     }
 
     /**
-     * The width that runs: 16 in the wide family, less where a line is shorter; in the cooperative one 4, or 1 where lines
-     * are no multiple; unless overridden.
+     * The width that runs: 16 in the wide family, less where a line is shorter, and 4 without double, since compilers take
+     * minutes for sixteen pairs of floats; in the cooperative one 4, or 1 where lines are no multiple; unless overridden.
      *
      * @param limits the device
      * @param line neighbouring values
@@ -115,7 +115,7 @@ public record Tuning(
      */
     int width(Limits limits, long line) {
         if (family(limits) == Family.WIDE) {
-            return width != null ? width : (int) Long.highestOneBit(Walk.clamp(line, 1, 16));
+            return width != null ? width : (int) Long.highestOneBit(Walk.clamp(line, 1, limits.fp64() ? 16 : 4));
         }
         int wanted = width != null ? width : 4;
         return line % wanted == 0 ? wanted : 1;

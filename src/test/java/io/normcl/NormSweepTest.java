@@ -105,6 +105,19 @@ class NormSweepTest {
         }
     }
 
+    /** Plans take none by themselves, tuning may. */
+    @ParameterizedTest
+    @CsvSource({"LAYER,1,5,1", "RMS,1,5,1", "GROUP,6,3,2"})
+    void vectorsLongerThanARow(Kind kind, int channels, int places, int groups) {
+        Tuning tuning = tuning(Family.WIDE, "true").withWidth(16);
+        Size size = new Size(9, channels, 1, places, groups);
+        for (DataType type : DataType.values()) {
+            NormSweep.plain(kind, Layout.CHANNELS_FIRST, tuning, size)
+                    .withType(type)
+                    .check(device, places);
+        }
+    }
+
     /** Channels that are repeated side by side for longer than a tile of narrow vectors. */
     @ParameterizedTest
     @CsvSource({"8,33,3", "4,17,1", "1,6,3"})

@@ -67,6 +67,9 @@
 #ifndef MASKED
 #define MASKED 0
 #endif
+/* Rows of several tiles that a CPU's core sums side by side, so that sums pass through its first cache once. Rows of one tile lie
+ * behind each other, which its hardware is to see. */
+#define HEIGHT 4
 #define TILE (LANES * WIDTH * VECTORS)
 #define ROWS (LOCAL_SIZE / LANES)
 #define LANE ((int)get_local_id(0) % LANES)
@@ -340,20 +343,39 @@ INLINE void add_moments(
     realv_add_product(square, d, d);
 }
 
-/* The same of a row. */
+/* The same of a row, from vector v on. */
 INLINE void row_moments(
-    const __global storage *x, patch p, long row, const floatv *shift, realv *sum, realv *square) {
+    const __global storage *x, patch p, long row, int v, const floatv *shift, realv *sum, realv *square) {
     if (!counts(p, row)) {
         return;
     }
     int whole = whole_vectors(p, row);
-    int v = 0;
     for (; v < whole; v++) {
         add_moments(x, p, row * p.columns + column_of(p, v), WIDTH, shift[v], &sum[v], &square[v]);
     }
     for (; v < VECTORS && column_of(p, v) < p.columns; v++) {
         long column = column_of(p, v);
         add_moments(x, p, row * p.columns + column, inside(p, row, column), shift[v], &sum[v], &square[v]);
+    }
+}
+
+/* The same of HEIGHT rows, vector by vector. */
+INLINE void rows_moments(
+    const __global storage *x, patch p, long row, const floatv *shift, realv *sum, realv *square) {
+    int whole = whole_vectors(p, row + HEIGHT - 1);
+    p.ahead = HEIGHT * p.columns;
+    for (int v = 0; v < whole; v++) {
+        realv s = sum[v];
+        realv q = square[v];
+#pragma unroll
+        for (int r = 0; r < HEIGHT; r++) {
+            add_moments(x, p, (row + r) * p.columns + column_of(p, v), WIDTH, shift[v], &s, &q);
+        }
+        sum[v] = s;
+        square[v] = q;
+    }
+    for (int r = 0; r < HEIGHT; r++) {
+        row_moments(x, p, row + r, whole, shift, sum, square);
     }
 }
 
@@ -379,8 +401,14 @@ INLINE void column_sums(
         sum[v] = (realv)REALV_ZERO;
         square[v] = (realv)REALV_ZERO;
     }
-    for (long row = p.from + ROW; row < p.to; row += ROWS) {
-        row_moments(x, p, row, shift, sum, square);
+    long row = p.from + ROW;
+#if LOCAL_SIZE == 1 && !MASKED
+    for (; p.columns > TILE && row + HEIGHT <= p.to; row += HEIGHT) {
+        rows_moments(x, p, row, shift, sum, square);
+    }
+#endif
+    for (; row < p.to; row += ROWS) {
+        row_moments(x, p, row, 0, shift, sum, square);
     }
 }
 

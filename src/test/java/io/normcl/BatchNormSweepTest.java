@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assumptions.assumeFalse;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
@@ -22,9 +23,9 @@ import java.util.Random;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Tag;
-import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /** Every shape, layout, kernel family, form and mode against the reference in double. */
 @Tag("llvmpipe")
@@ -79,14 +80,27 @@ class BatchNormSweepTest {
         }
     }
 
-    @Test
-    void tilesThatCoresShareOut() {
+    @ParameterizedTest
+    @ValueSource(ints = {1024, 768})
+    void tilesThatCoresShareOut(int columns) {
         assumeFalse(FEW, "a variant more to compile");
-        int c = 1024 * device.limits().computeUnits();
+        int c = columns * device.limits().computeUnits();
+        assumeTrue(c > 1024, "one tile");
         ChannelView view = new ChannelView(41, c, 2, true);
         Plan plan = ChannelPlan.forward(view, Form.PLAIN, device.limits(), Tuning.of(Family.WIDE));
         assertEquals(1, plan.calls().size());
         check(new Random(1), Tuning.of(Family.WIDE), Kind.TRAINING, Layout.CHANNELS_LAST, 41, c, 2);
+    }
+
+    /** Tiles as wide as others or not, the last one no whole vector, rows no whole fours of them. */
+    @ParameterizedTest
+    @CsvSource({"1152,true", "1152,false", "1100,true", "1100,false", "2500,false"})
+    void rowsOfSeveralTiles(int c, boolean fused) {
+        assumeFalse(FEW, "a variant more to compile");
+        Tuning tuning = Tuning.of(Family.WIDE).withFused(fused);
+        for (int n : new int[] {2, 4, 71}) {
+            check(new Random(n), tuning, Kind.TRAINING, Layout.CHANNELS_LAST, n, c, 1);
+        }
     }
 
     private static void check(Random random, Tuning tuning, Kind kind, Layout layout, int n, int c, int s) {

@@ -31,6 +31,9 @@ record ChannelsLast(
     /** What so many vectors of columns are summed in and normalized with leaves room in a CPU's first cache. */
     private static final int MOST_VECTORS = 64;
 
+    /** Tiles of at least so many are worth being taken in one launch, as many by each of a CPU's cores. */
+    private static final int LEAST_VECTORS = 40;
+
     /** The same where few columns make a tensor: they are shared out. */
     private static final int MOST_VECTORS_FUSED = 32;
 
@@ -51,7 +54,7 @@ record ChannelsLast(
         boolean large = view.elements() >= 64 * ROW * ceilDiv(4L * limits.computeUnits(), samples);
         long columns = form.masked() ? c : c * repeats(c, view.m(), !wide ? 32 : large ? ROW : 64);
         int lanes = powerOfTwo(ceilDiv(columns, width), Math.min(64, most));
-        int vectors = wide ? powerOfTwo(ceilDiv(columns, width), MOST_VECTORS) : 1;
+        int vectors = wide ? vectors(ceilDiv(columns, width), limits.computeUnits()) : 1;
         long rows = ceilDiv(view.elements(), columns);
         long tiles = ceilDiv(columns, (long) lanes * width * vectors);
         long atOnce = Math.max(1, most / lanes);
@@ -78,6 +81,20 @@ record ChannelsLast(
                 more);
     }
 
+    /** Vectors of a tile, of so many in a row: equal tiles, and as many for each core if that makes them no narrower than is good. */
+    private static int vectors(long all, int cores) {
+        if (all <= MOST_VECTORS) {
+            return powerOfTwo(all, MOST_VECTORS);
+        }
+        long least = ceilDiv(all, MOST_VECTORS);
+        for (long tiles = ceilDiv(least, cores) * cores; all >= tiles * LEAST_VECTORS; tiles += cores) {
+            if (all % tiles == 0) {
+                return (int) (all / tiles);
+            }
+        }
+        return (int) ceilDiv(all, least);
+    }
+
     /** Work-items whose trees take half of the local memory: two reals for each value of a vector. */
     private static long itemsOfTrees(int width, Limits limits) {
         return Long.highestOneBit(limits.localMemoryBytes() / 2 / (16L * width));
@@ -99,7 +116,8 @@ record ChannelsLast(
 
     /**
      * Small enough that a launch costs more than the work, and not so narrow that most of a vector would idle; or whole
-     * tiles, a page of floats of each row, equally many for each of a CPU's cores. Narrower ones take up to twice as long as rows.
+     * tiles, about a page of floats of each row, equally many for each of a CPU's cores. Those of half a page take up to twice as
+     * long as rows.
      */
     @Override
     public boolean holds(int tensors) {
@@ -109,7 +127,7 @@ record ChannelsLast(
 
     private boolean wholeTiles() {
         return localSize == 1
-                && vectors == MOST_VECTORS
+                && vectors >= LEAST_VECTORS
                 && view.c() % (tile() * limits.computeUnits()) == 0
                 && view.m() * vectors <= Walk.mostSteps(limits);
     }

@@ -45,7 +45,8 @@ class ChannelPlanTest {
     void channelsLastTakeOneLaunchWhereACpusCoresShareTheirTilesOut() {
         assertEquals(1, forwardLaunches(new ChannelView(32, 2048, 7 * 7, true), CPU));
         assertEquals(1, forwardLaunches(new ChannelView(4096, 4096, 1, true), CPU));
-        assertEquals(3, forwardLaunches(new ChannelView(4096, 3072, 1, true), CPU), "three tiles, two cores");
+        assertEquals(1, forwardLaunches(new ChannelView(4096, 3072, 1, true), CPU), "four tiles, no page wide");
+        assertEquals(3, forwardLaunches(new ChannelView(4096, 2112, 1, true), CPU), "three tiles, two cores");
         assertEquals(3, forwardLaunches(new ChannelView(4096, 1024, 1, true), CPU), "one tile");
         assertEquals(3, forwardLaunches(new ChannelView(4096, 4096, 1, true), GPU));
     }

@@ -23,8 +23,9 @@
  * that are as long for every work-item.
  *
  *   HEIGHT      rows that a work-item takes side by side, column by column
- *   PARAMETERS  backward with ELEMENTWISE 1: whether partials are written, which the wide family can; C is 1 then, and a
- *               group has HEIGHT rows or more
+ *   PARAMETERS  backward with ELEMENTWISE 1: whether partials are written, which the wide family can; a group then takes
+ *               samples of C rows, HEIGHT of them or more
+ *   SHORT       1: the compiler is told C, K and S of short rows, as GROUPS, PLANES and PLANE; wide family, FP64 1
  * and those of run.clh and family.clh.
  */
 #include "run.clh"
@@ -34,6 +35,15 @@
 #endif
 #ifndef PARAMETERS
 #define PARAMETERS 1
+#endif
+#ifndef SHORT
+#define SHORT 0
+#endif
+
+#if SHORT
+#define KNOWN_LENGTHS C = GROUPS; K = PLANES; S = PLANE;
+#else
+#define KNOWN_LENGTHS
 #endif
 
 /* As LOAD_FLOATS. */
@@ -103,24 +113,24 @@ INLINE void add_columns(floatv d_beta, floatv d_gamma, __global real *partials, 
     }
 }
 
-/* Of the values from i to length, at most a vector, of `height` rows, each S values after the one before: adds g*gamma and
+/* Of the values from i to length, at most a vector, of `height` rows, `stride` values from one to the next: adds g*gamma and
  * g*gamma*(x - mean) to the rows' sums, g and g*xHat to those of the columns; at a row's end, those that no vector before has. */
 INLINE void add_rows(
     const __global storage *x, const __global storage *z, const __global storage *dy, scaling affine, long i,
-    long length, long S, const int height, const int fetched, const norm *rows, const int end, __global real *partials,
+    long length, long stride, const int height, const int fetched, const norm *rows, const int end, __global real *partials,
     realv *sum, realv *product) {
     floatv d_beta = 0.0f;
     floatv d_gamma = 0.0f;
 #pragma unroll
     for (int r = 0; r < height; r++) {
-        long at = r * S;
+        long at = r * stride;
         norm n = norm_at(rows[r], 0, affine, i, length);
         floatv g = gradient_at(x + at, z + at, dy + at, n, i, length);
         g = end ? unseen(g, 0.0f, length) : g;
         floatv values = load_some(x + at + i, length - i, n.high);
         if (r < fetched) {
-            fetch(x + at + i + height * S);
-            fetch(dy + at + i + height * S);
+            fetch(x + at + i + height * stride);
+            fetch(dy + at + i + height * stride);
         }
         d_beta += g;
         d_gamma = fma(g * n.inv_std, values - n.high - n.low, d_gamma);
@@ -134,14 +144,14 @@ INLINE void add_rows(
 /* dx of the values from i to length, at most a vector, of `height` rows, and their g to dz. */
 INLINE void write_rows(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
-    __global storage *dz, scaling affine, long i, long length, long S, const int height, const int fetched,
+    __global storage *dz, scaling affine, long i, long length, long stride, const int height, const int fetched,
     const norm *rows, const means *m) {
 #pragma unroll
     for (int r = 0; r < height; r++) {
-        long at = r * S;
+        long at = r * stride;
         if (r >= fetched) {
-            fetch(x + at + i + height * S);
-            fetch(dy + at + i + height * S);
+            fetch(x + at + i + height * stride);
+            fetch(dy + at + i + height * stride);
         }
         norm n = norm_at(rows[r], 0, affine, i, length);
         floatv g;
@@ -153,15 +163,16 @@ INLINE void write_rows(
     }
 }
 
-/* Of `height` rows from number `row` on writes dx, by their `sums`; adds up the rows that come next, or these where none are
- * written, to `sums` and to the columns' partials. Both in one go keeps memory busy with readings and writings alike. Several
- * rows are no shorter than a vector. */
+/* Of `height` rows from number `row` on, each C after the one before, writes dx, by their `sums`; adds up the rows that come
+ * next, or these where none are written, to `sums` and to the columns' partials. Both in one go keeps memory busy with readings
+ * and writings alike. Several rows are no shorter than a vector. */
 INLINE void backward_rows(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
-    __global storage *dz, const __global float4 *stats, scaling affine, __global real *partials, long row, long S,
-    const int height, const int write, const int add, float2 *sums) {
+    __global storage *dz, const __global float4 *stats, scaling affine, __global real *partials, long row, long C,
+    long S, const int height, const int write, const int add, float2 *sums) {
     const int fetched = write && add ? height : height / 2; /* rows whose successors are asked for while they are added */
-    long next = write ? row + height : row;
+    long stride = C * S;
+    long next = write ? row + height * C : row;
     long at = row * S;
     long then = next * S;
     norm own[HEIGHT], coming[HEIGHT];
@@ -172,16 +183,16 @@ INLINE void backward_rows(
 #pragma unroll
     for (int r = 0; r < height; r++) {
         if (write) {
-            own[r] = norm_of(stats[row + r], affine);
+            own[r] = norm_of(stats[row + r * C], affine);
             m[r] = means_of(sums[r]);
         }
         if (write && OVERLAP(S)) { /* first: dx may be dy */
-            long begin = at + r * S;
+            long begin = at + r * stride;
             norm n = norm_at(own[r], 0, affine, last, S);
             end[r] = differentiated_at(x + begin, z + begin, dy + begin, n, m[r], last, S, &end_gradient[r]);
         }
         if (add) {
-            coming[r] = norm_of(stats[next + r], affine);
+            coming[r] = norm_of(stats[next + r * C], affine);
             sum[r] = (realv)REALV_ZERO;
             product[r] = (realv)REALV_ZERO;
         }
@@ -189,11 +200,11 @@ INLINE void backward_rows(
     long i = 0;
     for (; i + WIDTH <= S; i += WIDTH) {
         if (write) {
-            write_rows(x + at, z + at, dy + at, dx + at, dz + at, affine, i, i + WIDTH, S, height, fetched, own, m);
+            write_rows(x + at, z + at, dy + at, dx + at, dz + at, affine, i, i + WIDTH, stride, height, fetched, own, m);
         }
         if (add) {
             add_rows(
-                x + then, z + then, dy + then, affine, i, i + WIDTH, S, height, fetched, coming, 0, partials, sum,
+                x + then, z + then, dy + then, affine, i, i + WIDTH, stride, height, fetched, coming, 0, partials, sum,
                 product);
         }
     }
@@ -201,35 +212,34 @@ INLINE void backward_rows(
 #pragma unroll
         for (int r = 0; write && r < height; r++) {
 #if WRITE_DZ
-            store_some(end_gradient[r], dz + at + r * S + last, WIDTH);
+            store_some(end_gradient[r], dz + at + r * stride + last, WIDTH);
 #endif
-            store_some(end[r], dx + at + r * S + last, WIDTH);
+            store_some(end[r], dx + at + r * stride + last, WIDTH);
         }
         if (add) {
             add_rows(
-                x + then, z + then, dy + then, affine, last, S, S, height, 0, coming, 1, partials, sum, product);
+                x + then, z + then, dy + then, affine, last, S, stride, height, 0, coming, 1, partials, sum, product);
         }
     } else if (height == 1 && i < S) {
         if (write) {
-            write_rows(x + at, z + at, dy + at, dx + at, dz + at, affine, i, S, S, height, height, own, m);
+            write_rows(x + at, z + at, dy + at, dx + at, dz + at, affine, i, S, stride, height, height, own, m);
         }
         if (add) {
-            add_rows(x + then, z + then, dy + then, affine, i, S, S, height, 0, coming, 0, partials, sum, product);
+            add_rows(x + then, z + then, dy + then, affine, i, S, stride, height, 0, coming, 0, partials, sum, product);
         }
     }
     real count = real_of_long(S);
 #pragma unroll
     for (int r = 0; add && r < height; r++) {
         real a = realv_sum(sum[r]);
-        real b = real_mul(realv_sum(product[r]), real_of((float2)(stats[next + r].z, 0.0f)));
+        real b = real_mul(realv_sum(product[r]), real_of((float2)(stats[next + r * C].z, 0.0f)));
         sums[r] = (float2)(CENTERED ? real_high(real_div(a, count)) : 0.0f, real_high(real_div(b, count)));
     }
 }
 #endif
 
-/* Rows of few values cost their roots and divisions more than their memory: sixteen rows together take them in one vector. */
-#if LOCAL_SIZE == 1 && FP64
-#define SHORT_ROW 64
+/* Short rows cost their roots and divisions more than their memory: sixteen rows together take them in one vector. */
+#if SHORT
 #define TOGETHER 16
 
 /* moments_of_sums and moments_statistics of rows side by side, of D values each, to the first `rows` of stats. */
@@ -308,19 +318,17 @@ KERNEL(rows_forward_fused)
  __global storage *y, __global float4 *stats, const __global float *gamma, const __global float *beta, long rows,
  long C, long K, long S, float2 eps) {
     __local real tree[2 * LOCAL_SIZE];
+    KNOWN_LENGTHS
     long from = get_group_id(0) * rows / get_num_groups(0);
     long to = (get_group_id(0) + 1) * rows / get_num_groups(0);
     long D = K * S;
     const __global storage *values = SUMMED(x, written);
-#ifdef SHORT_ROW
-    if (D <= SHORT_ROW) {
-        for (long first = from; first < to; first += TOGETHER) {
-            int count = (int)min((long)TOGETHER, to - first);
-            short_rows(x, addend, written, z, y, stats, gamma, beta, first, count, C, K, S, eps);
-        }
-        return;
+#if SHORT
+    for (long first = from; first < to; first += TOGETHER) {
+        int count = (int)min((long)TOGETHER, to - first);
+        short_rows(x, addend, written, z, y, stats, gamma, beta, first, count, C, K, S, eps);
     }
-#endif
+#else
     realv sum = REALV_ZERO;
     realv square = REALV_ZERO;
     long at = min(from + ROW, to - 1) * D;
@@ -382,6 +390,7 @@ KERNEL(rows_forward_fused)
             }
         }
     }
+#endif
 }
 
 KERNEL(rows_backward_fused)
@@ -389,26 +398,35 @@ KERNEL(rows_backward_fused)
  __global storage *dz, const __global float4 *stats, const __global float *gamma, const __global float *beta,
  __global real *partials, long rows, long C, long K, long S) {
     __local real tree[2 * LOCAL_SIZE];
+    KNOWN_LENGTHS
     long from = get_group_id(0) * rows / get_num_groups(0);
     long to = (get_group_id(0) + 1) * rows / get_num_groups(0);
 #if ELEMENTWISE && PARAMETERS && LOCAL_SIZE == 1
-    scaling affine = scaling_of(gamma, beta, 0, S, 0);
-    __global real *own = partials + 2 * get_group_id(0) * S;
-    for (long i = 0; i < 2 * S; i++) {
+    from = get_group_id(0) * (rows / C) / get_num_groups(0); /* samples of C rows */
+    to = (get_group_id(0) + 1) * (rows / C) / get_num_groups(0);
+    __global real *own = partials + 2 * get_group_id(0) * C * S;
+    for (long i = 0; i < 2 * C * S; i++) {
         own[i] = real_of_long(0);
     }
     float2 sums[HEIGHT];
-    long row = from;
-    for (; S >= WIDTH && row + HEIGHT <= to; row += HEIGHT) {
-        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, HEIGHT, 0, 1, sums);
-        for (; OVERLAPPED(S) && row + 2 * HEIGHT <= to; row += HEIGHT) {
-            backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, HEIGHT, 1, 1, sums);
+    for (; S >= WIDTH && from + HEIGHT <= to; from += HEIGHT) {
+        for (long c = 0; c < C; c++) {
+            scaling affine = scaling_of(gamma, beta, c, S, 0);
+            __global real *columns = own + 2 * c * S;
+            long row = from * C + c;
+            backward_rows(x, z, dy, dx, dz, stats, affine, columns, row, C, S, HEIGHT, 0, 1, sums);
+            for (; OVERLAPPED(S) && C == 1 && row + 2 * HEIGHT <= to; row += HEIGHT) {
+                backward_rows(x, z, dy, dx, dz, stats, affine, columns, row, C, S, HEIGHT, 1, 1, sums);
+                from = row + HEIGHT;
+            }
+            backward_rows(x, z, dy, dx, dz, stats, affine, columns, row, C, S, HEIGHT, 1, 0, sums);
         }
-        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, HEIGHT, 1, 0, sums);
     }
-    for (; row < to; row++) {
-        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, 1, 0, 1, sums);
-        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, S, 1, 1, 0, sums);
+    for (long row = from * C; row < to * C; row++) {
+        scaling affine = scaling_of(gamma, beta, row % C, S, 0);
+        __global real *columns = own + 2 * (row % C) * S;
+        backward_rows(x, z, dy, dx, dz, stats, affine, columns, row, C, S, 1, 0, 1, sums);
+        backward_rows(x, z, dy, dx, dz, stats, affine, columns, row, C, S, 1, 1, 0, sums);
     }
 #else
     real count = real_of_long(K * S);

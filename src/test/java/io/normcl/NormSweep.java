@@ -582,7 +582,9 @@ record NormSweep(
             double[] ofProducts = sums(stats, x, ofGX);
             // Where a row's gamma is as long as the row, four rows are added up in float: of sums three roundings, of
             // products those of g·invStd, of x − mean with two and of each fma.
-            boolean inFloat = sweep.kind.ofRows() || (sweep.size.groups() == 1 && !sweep.kind.running());
+            boolean inFloat = sweep.kind.ofRows()
+                    || (sweep.kind == Kind.PER_LOCATION && sweep.layout == Layout.CHANNELS_LAST)
+                    || (sweep.kind == Kind.GROUP && sweep.size.h() * sweep.size.w() == 1);
             double ofSum = 0x1p-40 + (inFloat ? 3 * U : 0);
             double ofProduct = 0x1p-40 + (inFloat ? 7 * U : 2 * U); // invStd is a float in each product
             parameter("dBeta", expected.dBeta(), got.dBeta, host.oldDBeta, i -> ofSums[i] + ofSum * sums[i]);

@@ -105,6 +105,20 @@ class NormSweepTest {
         }
     }
 
+    /** Several groups of channels in samples of one place, which are rows with a gamma each. */
+    @ParameterizedTest
+    @CsvSource({"WIDE,true", "WIDE,false", "WIDE,own", "COOPERATIVE,own"})
+    void groupsOfOnePlace(Family family, String fused) {
+        for (Size size :
+                new Size[] {new Size(33, 1200, 1, 1, 2), new Size(34, 60, 1, 1, 3), new Size(4, 96, 1, 1, 32)}) {
+            for (DataType type : DataType.values()) {
+                NormSweep.plain(Kind.GROUP, Layout.CHANNELS_FIRST, tuning(family, fused), size)
+                        .withType(type)
+                        .check(device, size.n());
+            }
+        }
+    }
+
     /** Plans take none by themselves, tuning may. */
     @ParameterizedTest
     @CsvSource({"LAYER,1,5,1", "RMS,1,5,1", "GROUP,6,3,2"})

@@ -28,6 +28,9 @@ public final class RowPlan {
     /** Values of a row, of all tensors that are read, that one work-group of several work-items takes at most. */
     private static final long MOST_OF_A_ROW = 131_072;
 
+    /** Values of a row that a CPU's compiler is told the lengths of, and takes sixteen together of. */
+    private static final long SHORT_ROW = 64;
+
     /** Rows of a block in a pass of its own down the columns. */
     private static final long COLUMN_HEIGHT = 4;
 
@@ -254,7 +257,7 @@ public final class RowPlan {
 
     /** dx and the partial sums for dGamma and dBeta in one pass; where gamma is per run, the pass has them anyway. */
     private Plan heldTogether(boolean parameters) {
-        long groups = elementwise ? clamp(view.rows() / height, 1, groups()) : groups();
+        long groups = elementwise ? clamp(view.n() / height, 1, groups()) : groups();
         long splits = elementwise ? groups : view.n();
         return withParameterSums(backwardFused(true, groups), splits, parameters, true);
     }
@@ -276,9 +279,9 @@ public final class RowPlan {
     /** A CPU's cores must have blocks of rows each, which fit half the cache. */
     private boolean inOnePass() {
         long units = limits.computeUnits();
-        long blocks = view.rows() / height;
+        long blocks = view.n() / height;
         long blockBytes = 2 * 2 * height * view.d() * form.type().bytes(); // these, and those that come next
-        return wide && c == 1 && blocks >= units && blockBytes * Math.min(blocks, units) <= Walk.cache(limits) / 2;
+        return wide && blocks >= units && blockBytes * Math.min(blocks, units) <= Walk.cache(limits) / 2;
     }
 
     /** Sums down the columns: dGamma and dBeta where each value of a row has its own. */
@@ -445,6 +448,9 @@ public final class RowPlan {
                 parameters ? 1 : 0,
                 "STREAM",
                 Walk.streams(view.elements(), s % 16 == 0 || (!elementwise && s > 16), form, limits, tuning));
+        if (localSize == 1 && limits.fp64() && k * s <= SHORT_ROW) {
+            own = Defines.with(own, Defines.of(limits, "SHORT", 1, "GROUPS", c, "PLANES", k, "PLANE", s));
+        }
         String name = (localSize == 1 ? "wide_" : "cooperative_") + kernel;
         return new KernelCall(
                 "rows.cl",

@@ -192,7 +192,9 @@ KERNEL(first_apply)
     long to = (get_group_id(0) + 1) * all / get_num_groups(0);
 #ifdef FLAT_PLANES
     if (FLAT(S) && pieces == 1) {
-        normalize_planes(x, z, y, stats, gamma, beta, from, to, C, K, S, ahead_by(FETCH_AHEAD));
+        if (from < to) {
+            normalize_planes(x, z, y, stats, gamma, beta, from, to, C, K, S, ahead_by(FETCH_AHEAD));
+        }
         return;
     }
 #endif

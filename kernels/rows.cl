@@ -154,12 +154,7 @@ INLINE void write_rows(
             fetch(dy + at + i + height * stride);
         }
         norm n = norm_at(rows[r], 0, affine, i, length);
-        floatv g;
-        floatv v = differentiated_at(x + at, z + at, dy + at, n, m[r], i, length, &g);
-#if WRITE_DZ
-        store_some(g, dz + at + i, length - i);
-#endif
-        store_some(v, dx + at + i, length - i);
+        differentiate_vector(x + at, z + at, dy + at, dx + at, dz + at, n, m[r], i, length);
     }
 }
 
@@ -393,6 +388,43 @@ KERNEL(rows_forward_fused)
 #endif
 }
 
+/* The means of g and g*xHat of a row, with gamma in them; without ELEMENTWISE writes its planes' partials. Every work-item calls
+ * it, also those whose row is not theirs. */
+INLINE float2 gradient_means(
+    const __global storage *x, const __global storage *z, const __global storage *dy, const __global float4 *stats,
+    const __global float *gamma, const __global float *beta, __global real *partials, long row, long C, long K, long S,
+    int mine, __local real *tree) {
+    real count = real_of_long(K * S);
+    real inv_std = real_of((float2)(stats[row].z, 0.0f));
+    real a = real_of((float2)(0.0f, 0.0f));
+    real b = a;
+    for (long k = 0; k < K; k++) { /* a barrier is inside */
+        long plane = row * K + k;
+        long start = plane * S;
+        scaling affine = scaling_of(gamma, beta, plane % C, S, 0);
+        realv sum = REALV_ZERO;
+        realv product = REALV_ZERO;
+        run_gradients(
+            x + start, z + start, dy + start, affine, mine ? S : 0, stats + row, ahead_by(FETCH_AHEAD), &sum, &product);
+        real s = realv_sum(sum);
+        real q = realv_sum(product);
+        span_sums(&s, &q, tree);
+        q = real_mul(q, inv_std);
+#if !ELEMENTWISE
+        if (mine && LANE == 0) {
+            partials[2 * plane] = s;
+            partials[2 * plane + 1] = q;
+        }
+        real scale = real_of((float2)(affine.gamma, 0.0f));
+        s = real_mul(s, scale);
+        q = real_mul(q, scale);
+#endif
+        a = real_add(a, s);
+        b = real_add(b, q);
+    }
+    return (float2)(CENTERED ? real_high(real_div(a, count)) : 0.0f, real_high(real_div(b, count)));
+}
+
 KERNEL(rows_backward_fused)
 (const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
  __global storage *dz, const __global float4 *stats, const __global float *gamma, const __global float *beta,
@@ -429,41 +461,22 @@ KERNEL(rows_backward_fused)
         backward_rows(x, z, dy, dx, dz, stats, affine, columns, row, C, S, 1, 1, 0, sums);
     }
 #else
-    real count = real_of_long(K * S);
     ahead next = ahead_by(max(1L, FETCH_AHEAD / (K * S)) * K * S);
+#if SHORT && defined(FLAT_PLANES)
+    for (; FLAT(S) && from < to; from += TOGETHER) {
+        float2 sums[TOGETHER];
+        int count = (int)min((long)TOGETHER, to - from);
+        for (int r = 0; r < count; r++) {
+            sums[r] = gradient_means(x, z, dy, stats, gamma, beta, partials, from + r, C, K, S, 1, tree);
+        }
+        differentiate_planes(x, z, dy, dx, dz, stats, sums, gamma, beta, from * K, (from + count) * K, C, K, S, next);
+    }
+#endif
     for (long first = from; first < to; first += ROWS) {
         long row = min(first + ROW, to - 1);
         int mine = first + ROW < to;
-        real inv_std = real_of((float2)(stats[row].z, 0.0f));
-        real a = real_of((float2)(0.0f, 0.0f));
-        real b = a;
-        for (long k = 0; k < K; k++) { /* a barrier is inside */
-            long plane = row * K + k;
-            scaling affine = scaling_of(gamma, beta, plane % C, S, 0);
-            long start = plane * S;
-            realv sum = REALV_ZERO;
-            realv product = REALV_ZERO;
-            run_gradients(
-                x + start, z + start, dy + start, affine, mine ? S : 0, stats + row, ahead_by(FETCH_AHEAD), &sum,
-                &product);
-            real s = realv_sum(sum);
-            real q = realv_sum(product);
-            span_sums(&s, &q, tree);
-            q = real_mul(q, inv_std);
-#if !ELEMENTWISE
-            if (mine && LANE == 0) {
-                partials[2 * plane] = s;
-                partials[2 * plane + 1] = q;
-            }
-            real scale = real_of((float2)(affine.gamma, 0.0f));
-            s = real_mul(s, scale);
-            q = real_mul(q, scale);
-#endif
-            a = real_add(a, s);
-            b = real_add(b, q);
-        }
+        float2 sums = gradient_means(x, z, dy, stats, gamma, beta, partials, row, C, K, S, mine, tree);
         if (mine) {
-            float2 sums = (float2)(CENTERED ? real_high(real_div(a, count)) : 0.0f, real_high(real_div(b, count)));
 #ifdef FLAT_PLANES
             if (FLAT(S)) {
                 differentiate_planes(

@@ -31,6 +31,9 @@ public final class RowPlan {
     /** Values of a row that a CPU's compiler is told the lengths of, and takes sixteen together of. */
     private static final long SHORT_ROW = 64;
 
+    /** The same of planes that are no whole vectors, which are better written together. */
+    private static final long SHORT_PLANES = 384;
+
     /** Rows of a block in a pass of its own down the columns. */
     private static final long COLUMN_HEIGHT = 4;
 
@@ -448,7 +451,7 @@ public final class RowPlan {
                 parameters ? 1 : 0,
                 "STREAM",
                 Walk.streams(view.elements(), s % 16 == 0 || (!elementwise && s > 16), form, limits, tuning));
-        if (localSize == 1 && limits.fp64() && k * s <= SHORT_ROW) {
+        if (localSize == 1 && limits.fp64() && k * s <= (elementwise || s % width == 0 ? SHORT_ROW : SHORT_PLANES)) {
             own = Defines.with(own, Defines.of(limits, "SHORT", 1, "GROUPS", c, "PLANES", k, "PLANE", s));
         }
         String name = (localSize == 1 ? "wide_" : "cooperative_") + kernel;

@@ -56,6 +56,29 @@ typedef realv real_vector __attribute__((aligned(8)));
 #define STORE_REALS(v, p) STOREV(v, p)
 #endif
 
+/* Adds the sums of a vector of columns to partials, at most `count` of them, or sets these. */
+INLINE void add_columns(realv d_beta, realv d_gamma, __global real *partials, long count, int set) {
+#if FP64 && WIDTH > 1
+    if (count >= WIDTH) {
+        realv low, high; /* pairs */
+        low.even = d_beta.lo;
+        low.odd = d_gamma.lo;
+        high.even = d_beta.hi;
+        high.odd = d_gamma.hi;
+        STORE_REALS(set ? low : low + LOAD_REALS(partials), partials);
+        STORE_REALS(set ? high : high + LOAD_REALS(partials + WIDTH), partials + WIDTH);
+        return;
+    }
+#endif
+    real b[WIDTH], g[WIDTH];
+    realv_lanes(d_beta, b);
+    realv_lanes(d_gamma, g);
+    for (int k = 0; k < WIDTH && k < count; k++) {
+        partials[2 * k] = set ? b[k] : real_add(partials[2 * k], b[k]);
+        partials[2 * k + 1] = set ? g[k] : real_add(partials[2 * k + 1], g[k]);
+    }
+}
+
 /* Adds sum g and sum g*xHat down the columns of rows `from` to `to` to this work-item's partials, or sets them.
  * Rows are `stride` apart in the tensor and `step` apart in stats. */
 INLINE void column_sums(
@@ -74,14 +97,7 @@ INLINE void column_sums(
             realv_add(&sum, realv_of(g));
             realv_add_product(&product, realv_product(g, n.inv_std), d);
         }
-        real d_beta[WIDTH], d_gamma[WIDTH];
-        realv_lanes(sum, d_beta);
-        realv_lanes(product, d_gamma);
-        __global real *own = partials + 2 * i;
-        for (int k = 0; k < end - i; k++) {
-            own[2 * k] = set ? d_beta[k] : real_add(own[2 * k], d_beta[k]);
-            own[2 * k + 1] = set ? d_gamma[k] : real_add(own[2 * k + 1], d_gamma[k]);
-        }
+        add_columns(sum, product, partials + 2 * i, end - i, set);
     }
 }
 
@@ -89,29 +105,6 @@ INLINE void column_sums(
 /* Whether it pays to write rows while the next ones are summed: not short ones, nor halves, whose arithmetic takes longer than
  * their way to memory. */
 #define OVERLAPPED(S) (STORAGE == 0 && (S) >= 32 * WIDTH)
-
-/* Adds the sums of a vector of columns to partials. */
-INLINE void add_columns(floatv d_beta, floatv d_gamma, __global real *partials, long count) {
-#if FP64 && WIDTH > 1
-    if (count >= WIDTH) {
-        floatv low, high; /* pairs */
-        low.even = d_beta.lo;
-        low.odd = d_gamma.lo;
-        high.even = d_beta.hi;
-        high.odd = d_gamma.hi;
-        STORE_REALS(TO_REALV(low) + LOAD_REALS(partials), partials);
-        STORE_REALS(TO_REALV(high) + LOAD_REALS(partials + WIDTH), partials + WIDTH);
-        return;
-    }
-#endif
-    float b[WIDTH], g[WIDTH];
-    STOREV(d_beta, b);
-    STOREV(d_gamma, g);
-    for (int k = 0; k < WIDTH && k < count; k++) {
-        partials[2 * k] = real_add(partials[2 * k], real_of((float2)(b[k], 0.0f)));
-        partials[2 * k + 1] = real_add(partials[2 * k + 1], real_of((float2)(g[k], 0.0f)));
-    }
-}
 
 /* Of the values from i to length, at most a vector, of `height` rows, `stride` values from one to the next: adds g*gamma and
  * g*gamma*(x - mean) to the rows' sums, g and g*xHat to those of the columns; at a row's end, those that no vector before has. */
@@ -138,7 +131,7 @@ INLINE void add_rows(
         realv_add(&sum[r], weighted);
         realv_add_product(&product[r], weighted, realv_difference(values, n.high, n.low));
     }
-    add_columns(d_beta, d_gamma, partials + 2 * i, length - i);
+    add_columns(realv_of(d_beta), realv_of(d_gamma), partials + 2 * i, length - i, 0);
 }
 
 /* dx of the values from i to length, at most a vector, of `height` rows, and their g to dz. */

@@ -105,6 +105,16 @@ class NormSweepTest {
         }
     }
 
+    /** Rows longer than a tile of columns, too few for each core to have a block of and enough. */
+    @ParameterizedTest
+    @CsvSource({"WIDE,true", "WIDE,false", "WIDE,own"})
+    void longRows(Family family, String fused) {
+        for (int rows : new int[] {2, 40}) {
+            NormSweep.plain(Kind.LAYER, Layout.CHANNELS_FIRST, tuning(family, fused), new Size(rows, 1, 1, 9001, 1))
+                    .check(device, rows);
+        }
+    }
+
     /** Several groups of channels in samples of one place, which are rows with a gamma each. */
     @ParameterizedTest
     @CsvSource({"WIDE,true", "WIDE,false", "WIDE,own", "COOPERATIVE,own"})

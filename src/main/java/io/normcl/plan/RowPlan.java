@@ -34,7 +34,17 @@ public final class RowPlan {
     /** The same of planes that are no whole vectors, which are better written together. */
     private static final long SHORT_PLANES = 384;
 
-    /** Rows of a block in a pass of its own down the columns. */
+    /** Samples that are worth sums of their own down the columns, which are four times as wide. */
+    private static final long ROWS_OF_SUMS = 32;
+
+    /** Columns that a CPU's work-item takes in such a pass, as long as its second cache holds their sums. */
+    private static final long LONGEST_TILE = 4096;
+
+    private static final long SHORTEST_TILE = 1024;
+
+    /** Rows of a block in a pass of its own down the columns, on a CPU and on a GPU. */
+    private static final long COLUMN_HEIGHT_WIDE = 8;
+
     private static final long COLUMN_HEIGHT = 4;
 
     private final RowView view;
@@ -260,7 +270,7 @@ public final class RowPlan {
 
     /** dx and the partial sums for dGamma and dBeta in one pass; where gamma is per run, the pass has them anyway. */
     private Plan heldTogether(boolean parameters) {
-        long groups = elementwise ? clamp(view.n() / height, 1, groups()) : groups();
+        long groups = elementwise ? columnGroups() : groups();
         long splits = elementwise ? groups : view.n();
         return withParameterSums(backwardFused(true, groups), splits, parameters, true);
     }
@@ -279,22 +289,20 @@ public final class RowPlan {
         return tuning.fused() != null ? tuning.fused() && wide && !form.masked() : last().holdsSamples(tensors);
     }
 
-    /** A CPU's cores must have blocks of rows each, which fit half the cache. */
+    /** A CPU's cores must have blocks of rows each. */
     private boolean inOnePass() {
-        long units = limits.computeUnits();
-        long blocks = view.n() / height;
-        long blockBytes = 2 * 2 * height * view.d() * form.type().bytes(); // these, and those that come next
-        return wide && blocks >= units && blockBytes * Math.min(blocks, units) <= Walk.cache(limits) / 2;
+        return wide && view.n() / height >= limits.computeUnits();
     }
 
     /** Sums down the columns: dGamma and dBeta where each value of a row has its own. */
     private long columns(List<KernelCall> calls) {
         long wanted = ceilDiv((wide ? 8L : 4L) * limits.computeUnits(), c);
-        long most = clamp(view.n() / (COLUMN_HEIGHT * atOnce), 1, 4096);
-        long cut = tuning.splits() != null ? tuning.splits() : wanted;
-        long splits = clamp(Math.max(cut, Walk.leastGroups(view.elements(), limits)), 1, most);
         long vector = (long) span * width;
-        long tile = ceilDiv(ceilDiv(s, ceilDiv(wanted, splits)), vector) * vector;
+        long tiles = wide ? Math.max(ceilDiv(s, LONGEST_TILE), Math.min(wanted, s / SHORTEST_TILE)) : 1;
+        long most = clamp(view.n() / (columnHeight() * atOnce), 1, 4096);
+        long cut = tuning.splits() != null ? tuning.splits() : ceilDiv(wanted, Math.max(1, tiles));
+        long splits = clamp(Math.max(cut, Walk.leastGroups(view.elements(), limits)), 1, most);
+        long tile = ceilDiv(ceilDiv(s, Math.max(tiles, ceilDiv(wanted, splits))), vector) * vector;
         calls.add(rows(
                 "rows_columns_partial",
                 false,
@@ -314,6 +322,10 @@ public final class RowPlan {
                         splits)));
         calls.add(parameterSums(splits * atOnce));
         return partials(splits * atOnce * view.affine());
+    }
+
+    private long columnHeight() {
+        return wide ? COLUMN_HEIGHT_WIDE : COLUMN_HEIGHT;
     }
 
     private KernelCall backwardFused(boolean parameters, long groups) {
@@ -394,8 +406,18 @@ public final class RowPlan {
 
     /** Among how many work-groups rows are shared out. */
     private long groups() {
-        long wanted = Math.min((wide ? 8L : 32L) * limits.computeUnits(), view.elements() / 1024);
-        return Walk.groups(wanted, ceilDiv(view.rows(), atOnce), view.elements(), limits, tuning);
+        return Walk.groups(wantedGroups(), ceilDiv(view.rows(), atOnce), view.elements(), limits, tuning);
+    }
+
+    private long wantedGroups() {
+        return Math.min((wide ? 8L : 32L) * limits.computeUnits(), view.elements() / 1024);
+    }
+
+    /** The same where each keeps sums of its own down the columns, which are to stay few beside the rows: as many for each core. */
+    private long columnGroups() {
+        long units = limits.computeUnits();
+        long wanted = Math.max(1, view.n() / ROWS_OF_SUMS / units) * units;
+        return Walk.groups(Math.min(wantedGroups(), wanted), view.n() / height, view.elements(), limits, tuning);
     }
 
     /** Whether a GPU's registers hold rows of which each value has its own gamma. */
@@ -446,7 +468,7 @@ public final class RowPlan {
                 "SPAN",
                 span,
                 "HEIGHT",
-                parameters ? height : COLUMN_HEIGHT,
+                parameters ? height : columnHeight(),
                 "PARAMETERS",
                 parameters ? 1 : 0,
                 "STREAM",

@@ -1,7 +1,8 @@
 /* Batch norm over a tensor stored (N, S, C): statistics for each channel, the mathematics of channels_first.cl.
  *
  * The tensor is walked as rows of `columns` neighbouring values, a multiple of C: a few channels are repeated side by
- * side until a row is worth a work-item; the last row may then be short, and the channel of a column is column % C. A
+ * side until a row is worth a work-item; the last row may then be short, and the channel of a column is column % C. Without
+ * ROW_STATS a channel may have K neighbouring columns, those of a tensor stored (N, C, K): channel column / K % C. A
  * work-group takes a tile of LANES*VECTORS*WIDTH columns, LANES work-items side by side, LOCAL_SIZE/LANES rows at a
  * time. The wide family's tiles are as wide as rows where that can be and sums stay in the first cache, so that memory is
  * read as it lies. The fused kernels go back from the last row, which the caches still hold.
@@ -14,7 +15,7 @@
  *   <family>_last_backward_fused    tiles groups         reads x, dy twice  writes dx, gradients   4R + 1W, or 2R + 1W
  *
  * Partials are [split][column], so a finalize that takes splits*columns/C splits of C channels merges the repeated
- * channels too. The two fused kernels of channels need columns = C. y may be x, dx may be dy.
+ * channels too. The two fused kernels of channels need columns = C, K = 1. y may be x, dx may be dy.
  *
  * Group and instance norm take the kernels that are not fused, with ROW_STATS 1: each of `samples` samples is walked as
  * a tensor of its own, with as many groups, and K neighbouring channels of it share their statistics; partials are
@@ -127,16 +128,33 @@ typedef struct {
 } spot;
 
 INLINE spot spot_of(patch p, long column, long C) {
+#if !ROW_STATS
+    spot s = {C, p.K, column / (C * p.K) * p.K + column % p.K, column / p.K % C, 0, column % p.K};
+#else
     long channel = column % C;
     spot s = {C, p.K, column / C, channel, 0, 0};
-#if ROW_STATS && !ROW_AFFINE
+#if !ROW_AFFINE
     s.group = channel / p.K;
     s.within = channel % p.K;
+#endif
 #endif
     return s;
 }
 
 INLINE spot next_spot(spot s) {
+#if !ROW_STATS
+    s.repeat++;
+    s.within++;
+    if (s.within == s.K) {
+        s.within = 0;
+        s.repeat -= s.K;
+        s.channel++;
+    }
+    if (s.channel == s.C) {
+        s.repeat += s.K;
+        s.channel = 0;
+    }
+#else
     s.channel++;
     s.within++;
     if (s.within == s.K) {
@@ -149,6 +167,7 @@ INLINE spot next_spot(spot s) {
         s.group = 0;
         s.within = 0;
     }
+#endif
     return s;
 }
 
@@ -229,7 +248,7 @@ typedef struct {
 
 INLINE floatv load_channels(const __global float *values, patch p, long column, long C) {
     spot s = spot_of(p, column, C);
-    if (column + WIDTH <= p.columns && s.channel + WIDTH <= C) {
+    if (column + WIDTH <= p.columns && s.channel + WIDTH <= C && (ROW_STATS || p.K == 1)) {
         return LOAD_FLOATS(values + s.channel);
     }
     float own[WIDTH];

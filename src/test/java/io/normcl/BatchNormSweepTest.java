@@ -92,6 +92,16 @@ class BatchNormSweepTest {
         check(new Random(1), Tuning.of(Family.WIDE), Kind.TRAINING, Layout.CHANNELS_LAST, 41, c, 2);
     }
 
+    /** Channels that stand first, walked as columns: repeated side by side or not, of one tile or several. */
+    @ParameterizedTest
+    @CsvSource({"1,2", "5,4", "17,9", "150,9", "300,4", "64,7"})
+    void fewPlacesOfManySamples(int c, int s) {
+        assumeFalse(FEW, "variants more to compile");
+        for (Kind kind : Kind.values()) {
+            check(new Random(c), Tuning.of(Family.WIDE), kind, Layout.CHANNELS_FIRST, 261, c, s);
+        }
+    }
+
     /** Tiles as wide as others or not, the last one no whole vector, rows no whole fours of them. */
     @ParameterizedTest
     @CsvSource({"1152,true", "1152,false", "1100,true", "1100,false", "2500,false"})

@@ -26,6 +26,11 @@ public final class ChannelPlan {
 
     private static final int LEAST_CHANNELS = 8;
 
+    /** Places of channels that stand first up to which a CPU walks them as columns, where sums are needed and where not. */
+    private static final long PLACES_TO_SUM = 9;
+
+    private static final long PLACES_TO_APPLY = 4;
+
     /** Reals, 8 bytes each, in a partial result of the forward: count, mean, m2. */
     public static final int FORWARD_PARTIAL = 3;
 
@@ -77,7 +82,7 @@ public final class ChannelPlan {
         return new Plan(
                 List.of(
                         runningStats(view.c(), limits),
-                        walk(view, form, limits, tuning).apply()),
+                        walk(PLACES_TO_APPLY, view, form, limits, tuning).apply()),
                 1,
                 0,
                 form.forwardBytes(view.elements(), 2));
@@ -190,7 +195,11 @@ public final class ChannelPlan {
     }
 
     private static Walk walk(ChannelView view, Form form, Limits limits, Tuning tuning) {
-        return view.channelsLast()
+        return walk(PLACES_TO_SUM, view, form, limits, tuning);
+    }
+
+    private static Walk walk(long places, ChannelView view, Form form, Limits limits, Tuning tuning) {
+        return view.channelsLast() || ChannelsLast.takesPlaces(places, view, form, limits, tuning)
                 ? ChannelsLast.of(view, form, limits, tuning)
                 : ChannelsFirst.of(view, form, limits, tuning);
     }

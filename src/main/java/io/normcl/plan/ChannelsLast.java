@@ -37,22 +37,35 @@ record ChannelsLast(
     /** The same where few columns make a tensor: they are shared out. */
     private static final int MOST_VECTORS_FUSED = 32;
 
+    /** Samples that make it worth to sum each place of a channel by itself. */
+    private static final long LEAST_SAMPLES = 256;
+
     /** Columns that make a row worth a CPU's work-item. */
     private static final long ROW = 256;
 
+    /** Channels that stand last, or first with few places, which are a channel's neighbouring columns. */
     static ChannelsLast of(ChannelView view, Form form, Limits limits, Tuning tuning) {
-        return of(view, 1, 1, Map.of(), form, limits, tuning);
+        return of(view, 1, view.channelsLast() ? 1 : view.s(), Map.of(), form, limits, tuning);
+    }
+
+    /** Whether channels that stand first, with at most so many places, are better walked as columns: by a CPU, in long runs. */
+    static boolean takesPlaces(long most, ChannelView view, Form form, Limits limits, Tuning tuning) {
+        return view.s() <= most
+                && view.n() >= LEAST_SAMPLES
+                && tuning.family(limits) == Family.WIDE
+                && !Boolean.TRUE.equals(tuning.fused())
+                && !form.masked();
     }
 
     /** The same walk for rows: a sample's view, how many there are, the channels that share statistics, defines. */
     static ChannelsLast of(
             ChannelView view, long samples, long k, Map<String, String> more, Form form, Limits limits, Tuning tuning) {
         boolean wide = tuning.family(limits) == Family.WIDE;
-        long c = view.c();
+        long c = view.channelsLast() ? view.c() : view.c() * view.s();
         int width = tuning.width(limits, wide && !form.masked() ? ROW : c); // few channels are repeated side by side
         int most = (int) Math.min(tuning.mostItems(limits), Math.max(1, itemsOfTrees(width, limits)));
         boolean large = view.elements() >= 64 * ROW * ceilDiv(4L * limits.computeUnits(), samples);
-        long columns = form.masked() ? c : c * repeats(c, view.m(), !wide ? 32 : large ? ROW : 64);
+        long columns = form.masked() ? c : c * repeats(c, view.elements() / c, !wide ? 32 : large ? ROW : 64);
         int lanes = powerOfTwo(ceilDiv(columns, width), Math.min(64, most));
         int vectors = wide ? vectors(ceilDiv(columns, width), limits.computeUnits()) : 1;
         long rows = ceilDiv(view.elements(), columns);
@@ -121,6 +134,9 @@ record ChannelsLast(
      */
     @Override
     public boolean holds(int tensors) {
+        if (!view.channelsLast()) {
+            return false;
+        }
         boolean small = view.elements() * tensors <= 65_536 && (view.c() >= width || view.m() <= 256);
         return small || wholeTiles();
     }

@@ -51,6 +51,17 @@ class ChannelPlanTest {
         assertEquals(3, forwardLaunches(new ChannelView(4096, 4096, 1, true), GPU));
     }
 
+    @Test
+    void fewPlacesOfManySamplesAreColumns() {
+        assertEquals("wide_last_stats_partial", forwardKernel(new ChannelView(256, 64, 9, false)));
+        assertEquals("wide_first_forward_fused", forwardKernel(new ChannelView(256, 64, 10, false)));
+        assertEquals("wide_first_forward_fused", forwardKernel(new ChannelView(255, 64, 9, false)));
+    }
+
+    private static String forwardKernel(ChannelView view) {
+        return kernels(ChannelPlan.forward(view, Form.PLAIN, CPU, Tuning.NONE)).get(0);
+    }
+
     private static int forwardLaunches(ChannelView view, Limits limits) {
         return ChannelPlan.forward(view, Form.PLAIN, limits, Tuning.NONE)
                 .calls()

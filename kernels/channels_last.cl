@@ -68,8 +68,8 @@
 #ifndef MASKED
 #define MASKED 0
 #endif
-/* Rows of several tiles that a CPU's core sums side by side, so that sums pass through its first cache once. Rows of one tile lie
- * behind each other, which its hardware is to see. */
+/* Rows that a CPU's core sums side by side where it asks for what it reads next, so that sums pass through its first cache once.
+ * Hardware that is to see ahead by itself must meet one row after the other. */
 #define HEIGHT 4
 #define TILE (LANES * WIDTH * VECTORS)
 #define ROWS (LOCAL_SIZE / LANES)
@@ -382,7 +382,7 @@ INLINE void row_moments(
 INLINE void rows_moments(
     const __global storage *x, patch p, long row, const floatv *shift, realv *sum, realv *square) {
     int whole = whole_vectors(p, row + HEIGHT - 1);
-    p.ahead = HEIGHT * p.columns;
+    p.ahead = max((long)FETCH_AHEAD, HEIGHT * p.columns);
     for (int v = 0; v < whole; v++) {
         realv s = sum[v];
         realv q = square[v];
@@ -421,8 +421,9 @@ INLINE void column_sums(
         square[v] = (realv)REALV_ZERO;
     }
     long row = p.from + ROW;
-#if LOCAL_SIZE == 1 && !MASKED
-    for (; p.columns > TILE && row + HEIGHT <= p.to; row += HEIGHT) {
+#if LOCAL_SIZE == 1 && FETCH && !MASKED
+    int beside = !ROW_STATS || p.columns > TILE; /* samples of one tile are read too often for it to pay */
+    for (; beside && row + HEIGHT <= p.to; row += HEIGHT) {
         rows_moments(x, p, row, shift, sum, square);
     }
 #endif

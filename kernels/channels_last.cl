@@ -343,6 +343,11 @@ INLINE int whole_vectors(patch p, long row) {
                : (int)min((long)VECTORS, (rest - WIDTH) / (LANES * WIDTH) + 1);
 }
 
+/* Where the rows end that are just a tile and whole: where that is few vectors, their sums stay in registers. */
+INLINE long few_vectors(patch p) {
+    return LOCAL_SIZE == 1 && !MASKED && VECTORS <= 4 && p.columns == TILE ? min(p.to, p.elements / p.columns) : p.from;
+}
+
 /* Row of step i of the walk. */
 INLINE long row_at(patch p, long i) { return p.back ? p.from + p.to - 1 - i : i; }
 
@@ -421,6 +426,12 @@ INLINE void column_sums(
         square[v] = (realv)REALV_ZERO;
     }
     long row = p.from + ROW;
+    for (long few = few_vectors(p); row < few; row++) {
+#pragma unroll
+        for (int v = 0; v < VECTORS; v++) {
+            add_moments(x, p, row * p.columns + column_of(p, v), WIDTH, shift[v], &sum[v], &square[v]);
+        }
+    }
 #if LOCAL_SIZE == 1 && FETCH && !MASKED
     int beside = !ROW_STATS || p.columns > TILE; /* samples of one tile are read too often for it to pay */
     for (; beside && row + HEIGHT <= p.to; row += HEIGHT) {
@@ -503,7 +514,16 @@ INLINE void column_gradients(
         product[v] = (realv)REALV_ZERO;
         own[v] = load_norm(stats, gamma, beta, p, column_of(p, v), C);
     }
-    for (long row = p.from + ROW; row < p.to; row += ROWS) {
+    long row = p.from + ROW;
+    for (long few = few_vectors(p); row < few; row++) {
+#pragma unroll
+        for (int v = 0; v < VECTORS; v++) {
+            add_gradients(
+                x, z, dy, p, row * p.columns + column_of(p, v), WIDTH, at_row(own[v], gamma, beta, p, row), &sum[v],
+                &product[v]);
+        }
+    }
+    for (; row < p.to; row += ROWS) {
         row_gradients(x, z, dy, gamma, beta, p, row, own, sum, product);
     }
     for (int v = 0; v < VECTORS; v++) {

@@ -31,6 +31,9 @@ record ChannelsLast(
     /** What so many vectors of columns are summed in and normalized with leaves room in a CPU's first cache. */
     private static final int MOST_VECTORS = 64;
 
+    /** Sums of so many stay in registers: few_vectors() of the kernels. */
+    private static final int FEW_VECTORS = 4;
+
     /** Tiles of at least so many are worth being taken in one launch, as many by each of a CPU's cores. */
     private static final int LEAST_VECTORS = 40;
 
@@ -65,7 +68,7 @@ record ChannelsLast(
         int width = tuning.width(limits, wide && !form.masked() ? ROW : c); // few channels are repeated side by side
         int most = (int) Math.min(tuning.mostItems(limits), Math.max(1, itemsOfTrees(width, limits)));
         boolean large = view.elements() >= 64 * ROW * ceilDiv(4L * limits.computeUnits(), samples);
-        long columns = form.masked() ? c : c * repeats(c, view.elements() / c, !wide ? 32 : large ? ROW : 64);
+        long columns = form.masked() ? c : c * repeats(c, view.elements() / c, wide, large ? ROW : 64);
         int lanes = powerOfTwo(ceilDiv(columns, width), Math.min(64, most));
         int vectors = wide ? vectors(ceilDiv(columns, width), limits.computeUnits()) : 1;
         long rows = ceilDiv(view.elements(), columns);
@@ -97,7 +100,7 @@ record ChannelsLast(
     /** Vectors of a tile, of so many in a row: equal tiles, and as many for each core if that makes them no narrower than is good. */
     private static int vectors(long all, int cores) {
         if (all <= MOST_VECTORS) {
-            return powerOfTwo(all, MOST_VECTORS);
+            return all <= FEW_VECTORS ? (int) all : powerOfTwo(all, MOST_VECTORS);
         }
         long least = ceilDiv(all, MOST_VECTORS);
         for (long tiles = ceilDiv(least, cores) * cores; all >= tiles * LEAST_VECTORS; tiles += cores) {
@@ -113,10 +116,18 @@ record ChannelsLast(
         return Long.highestOneBit(limits.localMemoryBytes() / 2 / (16L * width));
     }
 
-    /** How often C channels are repeated side by side until a row is long enough; 1 where rows are too few. */
-    private static long repeats(long c, long rows, long enough) {
-        long repeats = 1;
-        while (c * repeats < enough || (c < Math.min(enough, 64) && c * repeats % 16 != 0)) {
+    /**
+     * How often C channels are repeated side by side: as often as makes few whole vectors, else until a row is long enough; 1
+     * where rows are too few.
+     */
+    private static long repeats(long c, long rows, boolean wide, long enough) {
+        long few = wide ? FEW_VECTORS * 16 / c : 0;
+        while (few > 0 && c * few % 16 != 0) {
+            few--;
+        }
+        long repeats = Math.max(1, few);
+        long least = wide ? enough : 32;
+        while (few == 0 && (c * repeats < least || (c < Math.min(least, 64) && c * repeats % 16 != 0))) {
             repeats++;
         }
         return rows < 8 * repeats ? 1 : repeats;

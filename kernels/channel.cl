@@ -13,7 +13,7 @@
  * stats: C x (mean high, mean low, invStd, variance). sums: C x (dBeta/M, dGamma/M).
  * The running statistics move by float operations alone, so that every device ends with the same bits.
  *
- * Local memory: 3*LOCAL_SIZE reals where SHARE > 1. Barriers stand outside of all loops over partial results, where every
+ * Local memory: 3*LOCAL_SIZE reals, 2*LOCAL_SIZE in the backwards. Barriers stand outside of all loops over partial results, where every
  * work-item comes.
  *
  *   SHARE        finalizes: work-items of a channel, a power of two; sums then differ from those of 1 in their order alone

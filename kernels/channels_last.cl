@@ -38,6 +38,7 @@
  *
  *   LANES        work-items side by side in a row, a power of two of at most LOCAL_SIZE
  *   VECTORS      vectors of a row that a work-item takes, one after the other
+ *   FEW_VECTORS  vectors of a row whose sums stay in registers
  *   ROW_STATS    0: statistics per channel, sums of g and g*xHat; 1: per K channels of a sample, with gamma in them
  *   ROW_AFFINE   1: gamma and beta belong to rows, groups of `K` of them
  *   BATCH_STATS  backward apply: 1 the statistics depend on x; 0 they are constants, dx = gamma*invStd*g
@@ -52,6 +53,9 @@
 #endif
 #ifndef VECTORS
 #define VECTORS 1
+#endif
+#ifndef FEW_VECTORS
+#define FEW_VECTORS 4
 #endif
 #ifndef ROW_STATS
 #define ROW_STATS 0
@@ -343,9 +347,9 @@ INLINE int whole_vectors(patch p, long row) {
                : (int)min((long)VECTORS, (rest - WIDTH) / (LANES * WIDTH) + 1);
 }
 
-/* Where the rows end that are just a tile and whole: where that is few vectors, their sums stay in registers. */
-INLINE long few_vectors(patch p) {
-    return LOCAL_SIZE == 1 && !MASKED && VECTORS <= 4 && p.columns == TILE ? min(p.to, p.elements / p.columns) : p.from;
+/* Where the rows end that are whole and just a tile of few vectors, whose sums stay in registers. */
+INLINE long end_of_narrow(patch p) {
+    return LOCAL_SIZE == 1 && !MASKED && VECTORS <= FEW_VECTORS && p.columns == TILE ? min(p.to, p.elements / p.columns) : p.from;
 }
 
 /* Row of step i of the walk. */
@@ -426,7 +430,7 @@ INLINE void column_sums(
         square[v] = (realv)REALV_ZERO;
     }
     long row = p.from + ROW;
-    for (long few = few_vectors(p); row < few; row++) {
+    for (long end = end_of_narrow(p); row < end; row++) {
 #pragma unroll
         for (int v = 0; v < VECTORS; v++) {
             add_moments(x, p, row * p.columns + column_of(p, v), WIDTH, shift[v], &sum[v], &square[v]);
@@ -515,7 +519,7 @@ INLINE void column_gradients(
         own[v] = load_norm(stats, gamma, beta, p, column_of(p, v), C);
     }
     long row = p.from + ROW;
-    for (long few = few_vectors(p); row < few; row++) {
+    for (long end = end_of_narrow(p); row < end; row++) {
 #pragma unroll
         for (int v = 0; v < VECTORS; v++) {
             add_gradients(

@@ -25,7 +25,8 @@
  *   HEIGHT      rows that a work-item takes side by side, column by column
  *   PARAMETERS  backward with ELEMENTWISE 1: whether partials are written, which the wide family can; a group then takes
  *               samples of C rows, HEIGHT of them or more
- *   SHORT       1: the compiler is told C, K and S of short rows, as GROUPS, PLANES and PLANE; wide family, FP64 1
+ *   SHORT       1: the compiler is told K and S of short rows, as PLANES and PLANE, and with ELEMENTWISE C, as GROUPS; needs
+ *               LOCAL_SIZE 1 and FP64 1
  * and those of run.clh and family.clh.
  */
 #include "run.clh"
@@ -39,11 +40,22 @@
 #ifndef SHORT
 #define SHORT 0
 #endif
+#ifndef GROUPS
+#define GROUPS 1
+#endif
+#ifndef PLANES
+#define PLANES 1
+#endif
+#ifndef PLANE
+#define PLANE 1
+#endif
 
-#if SHORT
+#if !SHORT
+#define KNOWN_LENGTHS
+#elif ELEMENTWISE
 #define KNOWN_LENGTHS C = GROUPS; K = PLANES; S = PLANE;
 #else
-#define KNOWN_LENGTHS
+#define KNOWN_LENGTHS K = PLANES; S = PLANE;
 #endif
 
 /* As LOAD_FLOATS. */
@@ -73,7 +85,8 @@ INLINE void add_columns(realv d_beta, realv d_gamma, __global real *partials, lo
     real b[WIDTH], g[WIDTH];
     realv_lanes(d_beta, b);
     realv_lanes(d_gamma, g);
-    for (int k = 0; k < WIDTH && k < count; k++) {
+    int inside = (int)min(count, (long)WIDTH); /* llvmpipe goes wrong where a loop has both bounds */
+    for (int k = 0; k < inside; k++) {
         partials[2 * k] = set ? b[k] : real_add(partials[2 * k], b[k]);
         partials[2 * k + 1] = set ? g[k] : real_add(partials[2 * k + 1], g[k]);
     }
@@ -104,7 +117,7 @@ INLINE void column_sums(
 #if ELEMENTWISE && PARAMETERS && LOCAL_SIZE == 1
 /* Whether it pays to write rows while the next ones are summed: not short ones, nor halves, whose arithmetic takes longer than
  * their way to memory. */
-#define OVERLAPPED(S) (STORAGE == 0 && (S) >= 32 * WIDTH)
+#define WRITTEN_MEANWHILE(S) (STORAGE == 0 && (S) >= 32 * WIDTH)
 
 /* Of the values from i to length, at most a vector, of `height` rows, `stride` values from one to the next: adds g*gamma and
  * g*gamma*(x - mean) to the rows' sums, g and g*xHat to those of the columns; at a row's end, those that no vector before has. */
@@ -126,7 +139,7 @@ INLINE void add_rows(
             fetch(dy + at + i + height * stride);
         }
         d_beta += g;
-        d_gamma = fma(g * n.inv_std, values - n.high - n.low, d_gamma);
+        d_gamma = fma(g, (values - n.high - n.low) * n.inv_std, d_gamma);
         realv weighted = realv_product(g, n.gamma);
         realv_add(&sum[r], weighted);
         realv_add_product(&product[r], weighted, realv_difference(values, n.high, n.low));
@@ -440,7 +453,7 @@ KERNEL(rows_backward_fused)
             __global real *columns = own + 2 * c * S;
             long row = from * C + c;
             backward_rows(x, z, dy, dx, dz, stats, affine, columns, row, C, S, HEIGHT, 0, 1, sums);
-            for (; OVERLAPPED(S) && C == 1 && row + 2 * HEIGHT <= to; row += HEIGHT) {
+            for (; WRITTEN_MEANWHILE(S) && C == 1 && row + 2 * HEIGHT <= to; row += HEIGHT) {
                 backward_rows(x, z, dy, dx, dz, stats, affine, columns, row, C, S, HEIGHT, 1, 1, sums);
                 from = row + HEIGHT;
             }

@@ -580,8 +580,8 @@ record NormSweep(
             }
             double[] ofSums = sums(stats, x, ofG);
             double[] ofProducts = sums(stats, x, ofGX);
-            // Where a row's gamma is as long as the row, four rows are added up in float: of sums three roundings, of
-            // products those of g·invStd, of x − mean with two and of each fma.
+            // Where a row's gamma is as long as the row, a CPU adds up two rows in float, four of halves: of sums three
+            // roundings, of products those of x − mean with two, of its product with invStd and of each fma.
             boolean inFloat = sweep.kind.ofRows()
                     || (sweep.kind == Kind.PER_LOCATION && sweep.layout == Layout.CHANNELS_LAST)
                     || (sweep.kind == Kind.GROUP && sweep.size.h() * sweep.size.w() == 1);

@@ -113,6 +113,8 @@ class SmallShapesTest {
                         batchNorms(SmallShapesTest::pairs, 2, 1, 130), // several splits
                         batch(Layout.CHANNELS_FIRST, null, 2, 2, 18), // one whole vector of sixteen and an end
                         batch(Layout.CHANNELS_LAST, null, 2, 3, 18),
+                        batch(Layout.CHANNELS_FIRST, null, 256, 3, 2), // places as columns
+                        batch(Layout.CHANNELS_LAST, null, 33, 1, 16), // sums in registers
                         batch(Layout.CHANNELS_FIRST, new int[] {18, 0}, 2, 1, 2, 19),
                         batch(Layout.CHANNELS_LAST, new int[] {2, 0}, 2, 2, 3, 18),
                         replicas(Layout.CHANNELS_FIRST, null),

@@ -26,9 +26,12 @@ public final class ChannelPlan {
 
     private static final int LEAST_CHANNELS = 8;
 
-    /** Places of channels that stand first up to which a CPU walks them as columns, where sums are needed and where not. */
+    /** Places of channels that stand first up to which a CPU walks them as columns, where so many samples are summed. */
     private static final long PLACES_TO_SUM = 9;
 
+    private static final long SAMPLES_TO_SUM = 256;
+
+    /** The same of the evaluation, where a sample has the same bits in any batch. */
     private static final long PLACES_TO_APPLY = 4;
 
     /** Reals, 8 bytes each, in a partial result of the forward: count, mean, m2. */
@@ -194,8 +197,10 @@ public final class ChannelPlan {
         return !form.masked() && (wanted != null ? wanted : walk.holds(tensors));
     }
 
+    /** For sums, which each place of a channel has by itself then; without doubles those of columns overflow sooner. */
     private static Walk walk(ChannelView view, Form form, Limits limits, Tuning tuning) {
-        return walk(PLACES_TO_SUM, view, form, limits, tuning);
+        boolean many = view.n() >= SAMPLES_TO_SUM && limits.fp64();
+        return walk(many ? PLACES_TO_SUM : 0, view, form, limits, tuning);
     }
 
     private static Walk walk(long places, ChannelView view, Form form, Limits limits, Tuning tuning) {

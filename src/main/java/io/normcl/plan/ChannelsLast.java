@@ -31,7 +31,7 @@ record ChannelsLast(
     /** What so many vectors of columns are summed in and normalized with leaves room in a CPU's first cache. */
     private static final int MOST_VECTORS = 64;
 
-    /** Sums of so many stay in registers: few_vectors() of the kernels. */
+    /** Sums of so many stay in registers. */
     private static final int FEW_VECTORS = 4;
 
     /** Tiles of at least so many are worth being taken in one launch, as many by each of a CPU's cores. */
@@ -39,9 +39,6 @@ record ChannelsLast(
 
     /** The same where few columns make a tensor: they are shared out. */
     private static final int MOST_VECTORS_FUSED = 32;
-
-    /** Samples that make it worth to sum each place of a channel by itself. */
-    private static final long LEAST_SAMPLES = 256;
 
     /** Columns that make a row worth a CPU's work-item. */
     private static final long ROW = 256;
@@ -51,10 +48,9 @@ record ChannelsLast(
         return of(view, 1, view.channelsLast() ? 1 : view.s(), Map.of(), form, limits, tuning);
     }
 
-    /** Whether channels that stand first, with at most so many places, are better walked as columns: by a CPU, in long runs. */
+    /** Whether channels that stand first, with at most so many places, may be walked as columns: by a CPU. */
     static boolean takesPlaces(long most, ChannelView view, Form form, Limits limits, Tuning tuning) {
         return view.s() <= most
-                && view.n() >= LEAST_SAMPLES
                 && tuning.family(limits) == Family.WIDE
                 && !Boolean.TRUE.equals(tuning.fused())
                 && !form.masked();
@@ -121,14 +117,15 @@ record ChannelsLast(
      * where rows are too few.
      */
     private static long repeats(long c, long rows, boolean wide, long enough) {
-        long few = wide ? FEW_VECTORS * 16 / c : 0;
-        while (few > 0 && c * few % 16 != 0) {
-            few--;
+        long repeats = wide ? FEW_VECTORS * 16 / c : 0;
+        while (repeats > 0 && c * repeats % 16 != 0) {
+            repeats--;
         }
-        long repeats = Math.max(1, few);
-        long least = wide ? enough : 32;
-        while (few == 0 && (c * repeats < least || (c < Math.min(least, 64) && c * repeats % 16 != 0))) {
-            repeats++;
+        if (repeats == 0) {
+            long least = wide ? enough : 32;
+            do {
+                repeats++;
+            } while (c * repeats < least || (c < Math.min(least, 64) && c * repeats % 16 != 0));
         }
         return rows < 8 * repeats ? 1 : repeats;
     }
@@ -408,6 +405,8 @@ record ChannelsLast(
                 lanes,
                 "VECTORS",
                 vectors,
+                "FEW_VECTORS",
+                FEW_VECTORS,
                 "STREAM",
                 stream,
                 "FETCH",

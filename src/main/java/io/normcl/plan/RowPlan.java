@@ -28,7 +28,7 @@ public final class RowPlan {
     /** Values of a row, of all tensors that are read, that one work-group of several work-items takes at most. */
     private static final long MOST_OF_A_ROW = 131_072;
 
-    /** Values of a row that a CPU's compiler is told the lengths of, and takes sixteen together of. */
+    /** Values of a row up to which the compiler is told its lengths, and sixteen are taken together. */
     private static final long SHORT_ROW = 64;
 
     /** The same of planes that are no whole vectors, which are better written together. */
@@ -272,7 +272,9 @@ public final class RowPlan {
     private Plan heldTogether(boolean parameters) {
         long groups = elementwise ? columnGroups() : groups();
         long splits = elementwise ? groups : view.n();
-        return withParameterSums(backwardFused(true, groups), splits, parameters, true);
+        long inFlight = elementwise ? 2 * height : 1; // rows that are written, and those that come next
+        boolean near = inFlight * 2 * view.d() * form.type().bytes() * limits.computeUnits() <= Walk.cache(limits) / 2;
+        return withParameterSums(backwardFused(true, groups), splits, parameters, near);
     }
 
     /** A backward in one launch, and the merge of its partial sums for dGamma and dBeta where they are wanted. */
@@ -300,7 +302,7 @@ public final class RowPlan {
         long vector = (long) span * width;
         long tiles = wide ? Math.max(ceilDiv(s, LONGEST_TILE), Math.min(wanted, s / SHORTEST_TILE)) : 1;
         long most = clamp(view.n() / (columnHeight() * atOnce), 1, 4096);
-        long cut = tuning.splits() != null ? tuning.splits() : ceilDiv(wanted, Math.max(1, tiles));
+        long cut = tuning.splits() != null ? tuning.splits() : ceilDiv(wanted, tiles);
         long splits = clamp(Math.max(cut, Walk.leastGroups(view.elements(), limits)), 1, most);
         long tile = ceilDiv(ceilDiv(s, Math.max(tiles, ceilDiv(wanted, splits))), vector) * vector;
         calls.add(rows(
@@ -388,7 +390,7 @@ public final class RowPlan {
                         lines(view.d(), form)));
     }
 
-    /** Rows must be neighbouring values and occupy the device, and those in flight must fit half its cache. */
+    /** Rows must be neighbouring values and occupy the device, and one for each unit must fit half its cache. */
     private boolean held(int tensors) {
         Boolean wanted = tuning.fused();
         if (view.order() != Order.ROWS || form.masked() || wanted != null) {
@@ -473,8 +475,9 @@ public final class RowPlan {
                 parameters ? 1 : 0,
                 "STREAM",
                 Walk.streams(view.elements(), s % 16 == 0 || (!elementwise && s > 16), form, limits, tuning));
-        if (localSize == 1 && limits.fp64() && k * s <= (elementwise || s % width == 0 ? SHORT_ROW : SHORT_PLANES)) {
-            own = Defines.with(own, Defines.of(limits, "SHORT", 1, "GROUPS", c, "PLANES", k, "PLANE", s));
+        if (kernel.endsWith("fused") && isShort()) {
+            own = Defines.with(
+                    own, Defines.of(limits, "SHORT", 1, "GROUPS", elementwise ? c : 1, "PLANES", k, "PLANE", s));
         }
         String name = (localSize == 1 ? "wide_" : "cooperative_") + kernel;
         return new KernelCall(
@@ -483,6 +486,12 @@ public final class RowPlan {
                 Defines.with(Defines.with(own, form.defines()), defines),
                 Range.of(groups * localSize, localSize),
                 args);
+    }
+
+    /** Whether one work-item alone takes rows, with doubles, that are worth kernels of their own. */
+    private boolean isShort() {
+        long most = elementwise || s % width == 0 ? SHORT_ROW : SHORT_PLANES;
+        return localSize == 1 && limits.fp64() && k * s <= most;
     }
 
     private static long partials(long count) {

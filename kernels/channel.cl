@@ -13,8 +13,8 @@
  * stats: C x (mean high, mean low, invStd, variance). sums: C x (dBeta/M, dGamma/M).
  * The running statistics move by float operations alone, so that every device ends with the same bits.
  *
- * Local memory: 3*LOCAL_SIZE reals, 2*LOCAL_SIZE in the backwards. Barriers stand outside of all loops over partial results, where every
- * work-item comes.
+ * Local memory: 3*LOCAL_SIZE reals, 2*LOCAL_SIZE in the backwards. Barriers stand outside of all loops over partial results,
+ * where every work-item comes.
  *
  *   SHARE        finalizes: work-items of a channel, a power of two; sums then differ from those of 1 in their order alone
  *   LOCAL_SIZE   with SHARE > 1: work-items of a group, a power of two of at least SHARE

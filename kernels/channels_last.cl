@@ -349,7 +349,9 @@ INLINE int whole_vectors(patch p, long row) {
 
 /* Where the rows end that are whole and just a tile of few vectors, whose sums stay in registers. */
 INLINE long end_of_narrow(patch p) {
-    return LOCAL_SIZE == 1 && !MASKED && VECTORS <= FEW_VECTORS && p.columns == TILE ? min(p.to, p.elements / p.columns) : p.from;
+    return LOCAL_SIZE == 1 && !MASKED && VECTORS <= FEW_VECTORS && p.columns == TILE
+               ? min(p.to, p.elements / p.columns)
+               : p.from;
 }
 
 /* Row of step i of the walk. */

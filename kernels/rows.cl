@@ -239,9 +239,11 @@ INLINE void backward_rows(
 }
 #endif
 
-/* Short rows cost their roots and divisions more than their memory: sixteen rows together take them in one vector. */
+/* Rows that one work-item takes together: short ones cost their roots and divisions more than their memory, and sixteen take them
+ * in one vector. */
+#define TOGETHER (SHORT ? 16 : 1)
+
 #if SHORT
-#define TOGETHER 16
 
 /* moments_of_sums and moments_statistics of rows side by side, of D values each, to the first `rows` of stats. */
 INLINE void short_statistics(
@@ -468,14 +470,18 @@ KERNEL(rows_backward_fused)
     }
 #else
     ahead next = ahead_by(max(1L, FETCH_AHEAD / (K * S)) * K * S);
-#if SHORT && defined(FLAT_PLANES)
-    for (; FLAT(S) && from < to; from += TOGETHER) {
-        float2 sums[TOGETHER];
-        int count = (int)min((long)TOGETHER, to - from);
-        for (int r = 0; r < count; r++) {
-            sums[r] = gradient_means(x, z, dy, stats, gamma, beta, partials, from + r, C, K, S, 1, tree);
+#ifdef FLAT_PLANES
+    if (FLAT(S)) {
+        for (long first = from; first < to; first += TOGETHER) {
+            float2 sums[TOGETHER];
+            int count = (int)min((long)TOGETHER, to - first);
+            for (int r = 0; r < count; r++) {
+                sums[r] = gradient_means(x, z, dy, stats, gamma, beta, partials, first + r, C, K, S, 1, tree);
+            }
+            differentiate_planes(
+                x, z, dy, dx, dz, stats, sums, gamma, beta, first * K, (first + count) * K, C, K, S, next);
         }
-        differentiate_planes(x, z, dy, dx, dz, stats, sums, gamma, beta, from * K, (from + count) * K, C, K, S, next);
+        return;
     }
 #endif
     for (long first = from; first < to; first += ROWS) {
@@ -483,13 +489,6 @@ KERNEL(rows_backward_fused)
         int mine = first + ROW < to;
         float2 sums = gradient_means(x, z, dy, stats, gamma, beta, partials, row, C, K, S, mine, tree);
         if (mine) {
-#ifdef FLAT_PLANES
-            if (FLAT(S)) {
-                differentiate_planes(
-                    x, z, dy, dx, dz, stats, &sums, gamma, beta, row * K, row * K + K, C, K, S, next);
-                continue;
-            }
-#endif
             for (long plane = row * K; plane < row * K + K; plane++) {
                 long start = plane * S;
                 differentiate(

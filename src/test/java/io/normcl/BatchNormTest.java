@@ -220,7 +220,7 @@ class BatchNormTest {
             try (BatchNorm norm = BatchNorm.open(device, BatchNormSpec.of(c).withActivation(Activation.SILU))) {
                 norm.runningMean().write(Rig.normal(random, c));
                 float[] all = forward(norm, Mode.EVALUATION, x, layout, Rig.shape(layout, n, c, s));
-                for (int i = 0; i < n; i += 7) {
+                for (int i = 0; i < n; i++) {
                     float[] alone = Arrays.copyOfRange(x, i * c * s, (i + 1) * c * s);
                     assertArrayEquals(
                             Arrays.copyOfRange(all, i * c * s, (i + 1) * c * s),

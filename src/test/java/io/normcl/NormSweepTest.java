@@ -91,17 +91,19 @@ class NormSweepTest {
         }
     }
 
+    private static void everyType(NormSweep sweep, int seed) {
+        for (DataType type : DataType.values()) {
+            sweep.withType(type).check(device, seed);
+        }
+    }
+
     /** Groups that end within a tile of channels, within a vector, and with it. */
     @ParameterizedTest
     @CsvSource({"WIDE,true", "WIDE,false", "WIDE,own"})
     void groupsOfSeveralTiles(Family family, String fused) {
         for (Size size :
                 new Size[] {new Size(33, 2100, 1, 3, 3), new Size(9, 2048, 1, 7, 32), new Size(2, 1040, 1, 5, 1)}) {
-            for (DataType type : DataType.values()) {
-                NormSweep.plain(Kind.GROUP, Layout.CHANNELS_LAST, tuning(family, fused), size)
-                        .withType(type)
-                        .check(device, size.n());
-            }
+            everyType(NormSweep.plain(Kind.GROUP, Layout.CHANNELS_LAST, tuning(family, fused), size), size.n());
         }
     }
 
@@ -121,11 +123,7 @@ class NormSweepTest {
     void groupsOfOnePlace(Family family, String fused) {
         for (Size size :
                 new Size[] {new Size(33, 1200, 1, 1, 2), new Size(34, 60, 1, 1, 3), new Size(4, 96, 1, 1, 32)}) {
-            for (DataType type : DataType.values()) {
-                NormSweep.plain(Kind.GROUP, Layout.CHANNELS_FIRST, tuning(family, fused), size)
-                        .withType(type)
-                        .check(device, size.n());
-            }
+            everyType(NormSweep.plain(Kind.GROUP, Layout.CHANNELS_FIRST, tuning(family, fused), size), size.n());
         }
     }
 
@@ -135,11 +133,7 @@ class NormSweepTest {
     void vectorsLongerThanARow(Kind kind, int channels, int places, int groups) {
         Tuning tuning = tuning(Family.WIDE, "true").withWidth(16);
         Size size = new Size(9, channels, 1, places, groups);
-        for (DataType type : DataType.values()) {
-            NormSweep.plain(kind, Layout.CHANNELS_FIRST, tuning, size)
-                    .withType(type)
-                    .check(device, places);
-        }
+        everyType(NormSweep.plain(kind, Layout.CHANNELS_FIRST, tuning, size), places);
     }
 
     /** Channels that are repeated side by side for longer than a tile of narrow vectors. */

@@ -475,7 +475,7 @@ public final class RowPlan {
                 parameters ? 1 : 0,
                 "STREAM",
                 Walk.streams(view.elements(), s % 16 == 0 || (!elementwise && s > 16), form, limits, tuning));
-        if (kernel.endsWith("fused") && isShort()) {
+        if (isShort()) {
             own = Defines.with(
                     own, Defines.of(limits, "SHORT", 1, "GROUPS", elementwise ? c : 1, "PLANES", k, "PLANE", s));
         }

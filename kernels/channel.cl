@@ -124,10 +124,7 @@ __kernel void channel_stats_running(
     const __global float *runningMean, const __global float *runningVar, __global float4 *stats, long C, float2 eps) {
     long channel = get_global_id(0);
     if (channel < C) {
-        moments m = {
-            real_of((float2)(1.0f, 0.0f)), real_of((float2)(runningMean[channel], 0.0f)),
-            real_of((float2)(runningVar[channel], 0.0f))};
-        stats[channel] = moments_statistics(m, eps);
+        stats[channel] = running_statistics(runningMean[channel], runningVar[channel], eps);
     }
 }
 

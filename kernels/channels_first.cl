@@ -10,6 +10,7 @@
  *
  *   <family>_first_stats_partial     C*splits groups   reads x             writes partials        1R
  *   <family>_first_apply             any groups        reads x             writes y               1R + 1W
+ *   wide_first_running_tickets       any groups        reads x             writes y, stats        1R + 1W
  *   <family>_first_forward_fused     C/CHANNELS groups         reads x twice       writes y, stats        2R + 1W, or 1R + 1W
  *   <family>_first_backward_partial  C*splits groups   reads x, dy         writes partials        2R
  *   <family>_first_backward_apply    any groups        reads dy (and x)    writes dx              2R + 1W (1R + 1W)
@@ -35,6 +36,7 @@
  * and those of run.clh, activation.clh and family.clh.
  */
 #include "run.clh"
+#include "tickets.clh"
 
 #ifndef CHANNELS
 #define CHANNELS 1
@@ -182,14 +184,12 @@ KERNEL(first_stats_partial)
     }
 }
 
-KERNEL(first_apply)
-(const __global storage *x, const __global storage *z, __global storage *y, const __global float4 *stats,
- const __global float *gamma, const __global float *beta, const __global int *lengths, long N, long C, long S,
- long piece, long K) {
+/* y of the pieces [from, to) of all planes. */
+INLINE void normalize_pieces(
+    const __global storage *x, const __global storage *z, __global storage *y, const __global float4 *stats,
+    const __global float *gamma, const __global float *beta, const __global int *lengths, long C, long S, long piece,
+    long K, long from, long to) {
     long pieces = (S + piece - 1) / piece;
-    long all = N * C * pieces;
-    long from = get_group_id(0) * all / get_num_groups(0);
-    long to = (get_group_id(0) + 1) * all / get_num_groups(0);
 #ifdef FLAT_PLANES
     if (FLAT(S) && pieces == 1) {
         if (from < to) {
@@ -209,6 +209,34 @@ KERNEL(first_apply)
             valid(lengths, plane / C, length), length, ahead_by(FETCH_AHEAD));
     }
 }
+
+KERNEL(first_apply)
+(const __global storage *x, const __global storage *z, __global storage *y, const __global float4 *stats,
+ const __global float *gamma, const __global float *beta, const __global int *lengths, long N, long C, long S,
+ long piece, long K) {
+    long all = N * C * ((S + piece - 1) / piece);
+    long from = get_group_id(0) * all / get_num_groups(0);
+    long to = (get_group_id(0) + 1) * all / get_num_groups(0);
+    normalize_pieces(x, z, y, stats, gamma, beta, lengths, C, S, piece, K, from, to);
+}
+
+#if LOCAL_SIZE == 1
+__kernel void wide_first_running_tickets
+(const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,
+ const __global float *runningMean, const __global float *runningVar, const __global float *gamma,
+ const __global float *beta, const __global int *lengths, volatile __global int *tickets, long N, long C, long S,
+ long piece, long applies, float2 eps) {
+    long all = N * C * ((S + piece - 1) / piece);
+    long ticket = draw_ticket(tickets);
+    long taken = running_tickets(runningMean, runningVar, stats, C, eps, tickets, &ticket);
+    for (; ticket < taken + applies; ticket = draw_ticket(tickets)) {
+        long part = ticket - taken;
+        normalize_pieces(
+            x, z, y, stats, gamma, beta, lengths, C, S, piece, 1, part * all / applies, (part + 1) * all / applies);
+    }
+    leave_tickets(tickets);
+}
+#endif
 
 KERNEL(first_forward_fused)
 (const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,

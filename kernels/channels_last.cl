@@ -27,6 +27,15 @@
  *
  * These need columns of one tile, or columns = C.
  *
+ * Where channels are no tiles that the wide family's cores could take each, its steps follow one another in one launch (see
+ * tickets.clh), any number of work-groups:
+ *
+ *   wide_last_forward_tickets    reads x twice      writes y, stats            2R + 1W
+ *   wide_last_running_tickets    reads x            writes y, stats            1R + 1W
+ *   wide_last_backward_tickets   reads x, dy twice  writes dx, gradients       4R + 1W
+ *
+ * Their partials are [split][2][column], as many columns as all tiles have. K is at most TICKET_CHANNELS.
+ *
  * Norm per location takes the fused ones of channels, with ROW_AFFINE 1: what is called a sample there is a group of a
  * sample, of which the K channels are rows and the S places are columns; gamma belongs to the row, and dGamma is not
  * computed.
@@ -47,6 +56,7 @@
  * and those of activation.clh and family.clh.
  */
 #include "activation.clh"
+#include "tickets.clh"
 
 #ifndef LANES
 #define LANES LOCAL_SIZE
@@ -109,6 +119,11 @@ INLINE patch patch_of(
         elements, group / own, K, columns, rows, group % tiles_of(columns) * TILE, split * rows / splits,
         (split + 1) * rows / splits, lengths, line, places, 0, ahead};
     return p;
+}
+
+/* Another part of the same tensor. */
+INLINE patch part_of(patch all, long group, long splits) {
+    return patch_of(all.elements, all.columns, all.K, group, splits, all.lengths, all.line, all.places);
 }
 
 /* Whether the values of a row count. */
@@ -508,17 +523,13 @@ INLINE void row_gradients(
     }
 }
 
-/* sum g and sum g*xHat of the channels of each vector; row 0 hands them out, [vector][WIDTH]. */
-INLINE void column_gradients(
-    const __global storage *x, const __global storage *z, const __global storage *dy, const __global float4 *stats,
-    const __global float *gamma, const __global float *beta, patch p, long C, __local real *tree, real *d_beta,
-    real *d_gamma) {
-    realv sum[VECTORS], product[VECTORS];
-    column_norm own[VECTORS];
+/* sum g and sum g*(x - mean) of a work-item's rows. */
+INLINE void gradient_sums(
+    const __global storage *x, const __global storage *z, const __global storage *dy, const __global float *gamma,
+    const __global float *beta, patch p, const column_norm *own, realv *sum, realv *product) {
     for (int v = 0; v < VECTORS; v++) {
         sum[v] = (realv)REALV_ZERO;
         product[v] = (realv)REALV_ZERO;
-        own[v] = load_norm(stats, gamma, beta, p, column_of(p, v), C);
     }
     long row = p.from + ROW;
     for (long end = end_of_narrow(p); row < end; row++) {
@@ -532,6 +543,25 @@ INLINE void column_gradients(
     for (; row < p.to; row += ROWS) {
         row_gradients(x, z, dy, gamma, beta, p, row, own, sum, product);
     }
+}
+
+INLINE void load_norms(
+    const __global float4 *stats, const __global float *gamma, const __global float *beta, patch p, long C,
+    column_norm *own) {
+    for (int v = 0; v < VECTORS; v++) {
+        own[v] = load_norm(stats, gamma, beta, p, column_of(p, v), C);
+    }
+}
+
+/* sum g and sum g*xHat of the channels of each vector; row 0 hands them out, [vector][WIDTH]. */
+INLINE void column_gradients(
+    const __global storage *x, const __global storage *z, const __global storage *dy, const __global float4 *stats,
+    const __global float *gamma, const __global float *beta, patch p, long C, __local real *tree, real *d_beta,
+    real *d_gamma) {
+    realv sum[VECTORS], product[VECTORS];
+    column_norm own[VECTORS];
+    load_norms(stats, gamma, beta, p, C, own);
+    gradient_sums(x, z, dy, gamma, beta, p, own, sum, product);
     for (int v = 0; v < VECTORS; v++) {
         float inv_std[WIDTH];
         realv_lanes(sum[v], d_beta + v * WIDTH);
@@ -572,16 +602,29 @@ INLINE void normalize_row(
     }
 }
 
+/* What the vectors of a work-item are normalized with. */
+INLINE void load_affines(
+    const __global float4 *stats, const __global float *gamma, const __global float *beta, patch p, long C,
+    column_affine *own) {
+    for (int v = 0; v < VECTORS; v++) {
+        own[v] = affine_of(load_norm(stats, gamma, beta, p, column_of(p, v), C));
+    }
+}
+
+INLINE void normalize_rows(
+    const __global storage *x, const __global storage *z, __global storage *y, const __global float *gamma,
+    const __global float *beta, patch p, const column_affine *own) {
+    for (long i = p.from + ROW; i < p.to; i += ROWS) {
+        normalize_row(x, z, y, gamma, beta, p, row_at(p, i), own);
+    }
+}
+
 INLINE void normalize(
     const __global storage *x, const __global storage *z, __global storage *y, const __global float4 *stats,
     const __global float *gamma, const __global float *beta, patch p, long C) {
     column_affine own[VECTORS];
-    for (int v = 0; v < VECTORS; v++) {
-        own[v] = affine_of(load_norm(stats, gamma, beta, p, column_of(p, v), C));
-    }
-    for (long i = p.from + ROW; i < p.to; i += ROWS) {
-        normalize_row(x, z, y, gamma, beta, p, row_at(p, i), own);
-    }
+    load_affines(stats, gamma, beta, p, C, own);
+    normalize_rows(x, z, y, gamma, beta, p, own);
 }
 
 /* dx = ((high + low - x)*slope + g - offset)*factor; g*gamma in the place of g where channels share statistics. */
@@ -656,19 +699,44 @@ INLINE void differentiate_row(
     }
 }
 
+/* What the gradients of a work-item's vectors are computed with. */
+INLINE void load_slopes(
+    const __global float4 *stats, const __global float2 *sums, const __global float *gamma, const __global float *beta,
+    patch p, long C, column_norm *norms, column_slope *own) {
+    for (int v = 0; v < VECTORS; v++) {
+        norms[v] = load_norm(stats, gamma, beta, p, column_of(p, v), C);
+        own[v] = load_slope(sums, norms[v], p, column_of(p, v), C);
+    }
+}
+
+INLINE void differentiate_rows(
+    const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
+    __global storage *dz, const __global float *gamma, const __global float *beta, patch p, const column_norm *norms,
+    const column_slope *own) {
+    for (long i = p.from + ROW; i < p.to; i += ROWS) {
+        differentiate_row(x, z, dy, dx, dz, gamma, beta, p, row_at(p, i), norms, own);
+    }
+}
+
 INLINE void differentiate(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
     __global storage *dz, const __global float4 *stats, const __global float2 *sums, const __global float *gamma,
     const __global float *beta, patch p, long C) {
     column_norm norms[VECTORS];
     column_slope own[VECTORS];
-    for (int v = 0; v < VECTORS; v++) {
-        norms[v] = load_norm(stats, gamma, beta, p, column_of(p, v), C);
-        own[v] = load_slope(sums, norms[v], p, column_of(p, v), C);
-    }
-    for (long i = p.from + ROW; i < p.to; i += ROWS) {
-        differentiate_row(x, z, dy, dx, dz, gamma, beta, p, row_at(p, i), norms, own);
-    }
+    load_slopes(stats, sums, gamma, beta, p, C, norms, own);
+    differentiate_rows(x, z, dy, dx, dz, gamma, beta, p, norms, own);
+}
+
+/* dGamma and dBeta of a channel, and their means. */
+INLINE void store_gradients(
+    __global float *dGamma, __global float *dBeta, __global float2 *sums, long c, real d_beta, real d_gamma, real count,
+    int accumulate) {
+#if !ROW_AFFINE
+    dGamma[c] = (accumulate ? dGamma[c] : 0.0f) + real_high(d_gamma);
+    dBeta[c] = (accumulate ? dBeta[c] : 0.0f) + real_high(d_beta);
+#endif
+    sums[c] = (float2)(real_high(real_div(d_beta, count)), real_high(real_div(d_gamma, count)));
 }
 
 KERNEL(last_stats_partial)
@@ -868,17 +936,199 @@ KERNEL(last_backward_fused)
         long column = column_of(p, v);
         for (int i = 0; i < WIDTH && column + i < C; i++) {
             if (ROW == 0) {
-                long c = column + i;
-                real b = d_beta[v * WIDTH + i];
-                real g = d_gamma[v * WIDTH + i];
-#if !ROW_AFFINE
-                dGamma[c] = (accumulate ? dGamma[c] : 0.0f) + real_high(g);
-                dBeta[c] = (accumulate ? dBeta[c] : 0.0f) + real_high(b);
-#endif
-                sums[p.sample * C + c] = (float2)(real_high(real_div(b, count)), real_high(real_div(g, count)));
+                store_gradients(
+                    dGamma, dBeta, sums + p.sample * C, column + i, d_beta[v * WIDTH + i], d_gamma[v * WIDTH + i], count,
+                    accumulate);
             }
         }
     }
     barrier(CLK_GLOBAL_MEM_FENCE);
     differentiate(x + at, z + at, dy + at, dx + at, dz + at, stats, sums, gamma, beta, backwards(p), C);
 }
+
+#if LOCAL_SIZE == 1 && !ROW_STATS
+/* The sums of a part of the walk, [2][column], all columns of all tiles. */
+INLINE __global real *sums_of(__global real *partials, patch all, long split) {
+    return partials + 2 * split * tiles_of(all.columns) * TILE;
+}
+
+INLINE void store_sums(__global real *sums, patch p, const realv *a, const realv *b) {
+    for (int v = 0; v < VECTORS; v++) {
+        real first[WIDTH], second[WIDTH];
+        realv_lanes(a[v], first);
+        realv_lanes(b[v], second);
+        for (int i = 0; i < WIDTH; i++) {
+            sums[column_of(p, v) + i] = first[i];
+            sums[tiles_of(p.columns) * TILE + column_of(p, v) + i] = second[i];
+        }
+    }
+}
+
+/* Adds up, over all parts and repeats, the sums of `channels` channels from c on, each with its K columns: a and b of channel
+ * c + i are at i*K. */
+INLINE void add_sums(
+    __global real *partials, patch all, long splits, long C, long c, long channels, real *a, real *b) {
+    for (int i = 0; i < TICKET_CHANNELS; i++) {
+        a[i] = real_of_long(0);
+        b[i] = a[i];
+    }
+    for (long split = 0; split < splits; split++) {
+        const __global real *sums = sums_of(partials, all, split);
+        for (long column = c * all.K; column < all.columns; column += C * all.K) {
+            for (int i = 0; i < channels * all.K; i++) {
+                a[i] = real_add(a[i], sums[column + i]);
+                b[i] = real_add(b[i], sums[tiles_of(all.columns) * TILE + column + i]);
+            }
+        }
+    }
+    for (long i = 0; i < channels * all.K; i += all.K) {
+        for (long k = 1; k < all.K; k++) {
+            a[i] = real_add(a[i], a[i + k]);
+            b[i] = real_add(b[i], b[i + k]);
+        }
+    }
+}
+
+/* A row that counts. */
+INLINE const __global storage *counted_row(const __global storage *x, patch all) {
+    long row = 0;
+#if MASKED
+    while (row < all.rows - 1 && !counts(all, row)) {
+        row++;
+    }
+#endif
+    return x + row * all.columns;
+}
+
+/* A row's first value of each channel, about which the sums of all parts are taken, so that they can be added. */
+INLINE floatv channel_shift(const __global storage *row, patch p, long column, long C) {
+    if (p.columns == C) {
+        return load_some(row + column, C - column, 0.0f);
+    }
+    spot s = spot_of(p, column, C);
+    float own[WIDTH];
+    for (int i = 0; i < WIDTH; i++, s = next_spot(s)) {
+        own[i] = UNPACK1(row + s.channel * p.K);
+    }
+    return LOADV(own);
+}
+
+/* The step that normalizes, from the end of the tensor, which has been summed last. Before it come `before` tickets. */
+INLINE void normalize_tickets(
+    const __global storage *x, const __global storage *z, __global storage *y, const __global float4 *stats,
+    const __global float *gamma, const __global float *beta, patch all, long C, long applies,
+    volatile __global int *tickets, long ticket, long before) {
+    long end = before + tiles_of(all.columns) * applies;
+    column_affine own[VECTORS];
+    for (long tile = -1; ticket < end; ticket = draw_ticket(tickets)) {
+        patch p = part_of(all, end - 1 - ticket, applies);
+        if (p.first != tile) {
+            load_affines(stats, gamma, beta, p, C, own);
+            tile = p.first;
+        }
+        normalize_rows(x, z, y, gamma, beta, p, own);
+    }
+    leave_tickets(tickets);
+}
+
+__kernel void wide_last_forward_tickets
+(const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,
+ const __global float *gamma, const __global float *beta, const __global int *lengths, __global real *partials,
+ volatile __global int *tickets, long elements, long columns, long C, long K, long splits, long applies, long line,
+ long places, long count, float2 eps) {
+    patch all = patch_of(elements, columns, K, 0, 1, lengths, line, places);
+    const __global storage *row = counted_row(x, all);
+    long ticket = draw_ticket(tickets);
+    long summed = tiles_of(columns) * splits;
+    floatv shift[VECTORS];
+    for (long tile = -1; ticket < summed; ticket = draw_ticket(tickets)) {
+        patch p = part_of(all, ticket, splits);
+        if (p.first != tile) {
+            for (int v = 0; v < VECTORS; v++) {
+                shift[v] = channel_shift(row, p, column_of(p, v), C);
+            }
+            tile = p.first;
+        }
+        realv sum[VECTORS], square[VECTORS];
+        column_sums(x, p, shift, sum, square);
+        store_sums(sums_of(partials, all, ticket / tiles_of(columns)), p, sum, square);
+        finish_ticket(tickets);
+    }
+    await_tickets(tickets, summed);
+    long most = TICKET_CHANNELS / K;
+    long merged = summed + (C + most - 1) / most;
+    for (; ticket < merged; ticket = draw_ticket(tickets)) {
+        real s[TICKET_CHANNELS], q[TICKET_CHANNELS];
+        long c = (ticket - summed) * most;
+        long channels = min(most, C - c);
+        add_sums(partials, all, splits, C, c, channels, s, q);
+        for (long i = 0; i < channels; i++) {
+            float shift_of_it = UNPACK1(row + (c + i) * K);
+            stats[c + i] = moments_statistics(moments_of_sums(count, shift_of_it, s[i * K], q[i * K], 1.0f), eps);
+        }
+        finish_ticket(tickets);
+    }
+    await_tickets(tickets, merged);
+    normalize_tickets(x, z, y, stats, gamma, beta, all, C, applies, tickets, ticket, merged);
+}
+
+__kernel void wide_last_running_tickets
+(const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,
+ const __global float *runningMean, const __global float *runningVar, const __global float *gamma,
+ const __global float *beta, const __global int *lengths, volatile __global int *tickets, long elements, long columns,
+ long C, long K, long applies, long line, long places, float2 eps) {
+    patch all = patch_of(elements, columns, K, 0, 1, lengths, line, places);
+    long ticket = draw_ticket(tickets);
+    long taken = running_tickets(runningMean, runningVar, stats, C, eps, tickets, &ticket);
+    normalize_tickets(x, z, y, stats, gamma, beta, all, C, applies, tickets, ticket, taken);
+}
+
+__kernel void wide_last_backward_tickets
+(const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
+ __global storage *dz, const __global float4 *stats, __global float2 *sums, const __global float *gamma,
+ const __global float *beta, __global float *dGamma, __global float *dBeta, const __global int *lengths,
+ __global real *partials, volatile __global int *tickets, long elements, long columns, long C, long K, long splits,
+ long applies, long line, long places, long count, int accumulate) {
+    patch all = patch_of(elements, columns, K, 0, 1, lengths, line, places);
+    long ticket = draw_ticket(tickets);
+    long summed = tiles_of(columns) * splits;
+    column_norm norms[VECTORS];
+    for (long tile = -1; ticket < summed; ticket = draw_ticket(tickets)) {
+        patch p = part_of(all, ticket, splits);
+        if (p.first != tile) {
+            load_norms(stats, gamma, beta, p, C, norms);
+            tile = p.first;
+        }
+        realv sum[VECTORS], product[VECTORS];
+        gradient_sums(x, z, dy, gamma, beta, p, norms, sum, product);
+        store_sums(sums_of(partials, all, ticket / tiles_of(columns)), p, sum, product);
+        finish_ticket(tickets);
+    }
+    await_tickets(tickets, summed);
+    long most = TICKET_CHANNELS / K;
+    long merged = summed + (C + most - 1) / most;
+    for (; ticket < merged; ticket = draw_ticket(tickets)) {
+        real a[TICKET_CHANNELS], b[TICKET_CHANNELS];
+        long c = (ticket - summed) * most;
+        long channels = min(most, C - c);
+        add_sums(partials, all, splits, C, c, channels, a, b);
+        for (long i = 0; i < channels; i++) {
+            real d_gamma = real_mul(b[i * K], real_of((float2)(stats[c + i].z, 0.0f)));
+            store_gradients(dGamma, dBeta, sums, c + i, a[i * K], d_gamma, real_of_long(count), accumulate);
+        }
+        finish_ticket(tickets);
+    }
+    await_tickets(tickets, merged);
+    long end = merged + tiles_of(columns) * applies;
+    column_slope own[VECTORS];
+    for (long tile = -1; ticket < end; ticket = draw_ticket(tickets)) {
+        patch p = part_of(all, end - 1 - ticket, applies);
+        if (p.first != tile) {
+            load_slopes(stats, sums, gamma, beta, p, C, norms, own);
+            tile = p.first;
+        }
+        differentiate_rows(x, z, dy, dx, dz, gamma, beta, p, norms, own);
+    }
+    leave_tickets(tickets);
+}
+#endif

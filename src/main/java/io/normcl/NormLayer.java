@@ -43,6 +43,8 @@ public abstract sealed class NormLayer implements AutoCloseable permits BatchNor
     /** What tells a layer's plans apart. */
     record PlanKey(Object view, Form form, int pass) {}
 
+    private static final int TICKETS = 3;
+
     final Device device;
     final Tuned tuned;
     private final String name;
@@ -54,6 +56,7 @@ public abstract sealed class NormLayer implements AutoCloseable permits BatchNor
     private final Buffer scale;
     private final Buffer shift;
     private final Buffer discarded;
+    private final Buffer tickets;
     private final List<Buffer> owned = new ArrayList<>();
     private final Deque<Memory> free = new ArrayDeque<>();
     private final Map<PlanKey, Plan> plans = new HashMap<>();
@@ -95,6 +98,8 @@ public abstract sealed class NormLayer implements AutoCloseable permits BatchNor
             scale = gamma != null ? gamma : filled(neutral);
             shift = beta != null ? beta : filled(0);
             discarded = filled(0);
+            tickets = own(4 * TICKETS);
+            tickets.write(new float[TICKETS]); // whose bits are those of ints
         } catch (RuntimeException e) {
             owned.forEach(Buffer::close);
             throw e;
@@ -343,6 +348,7 @@ public abstract sealed class NormLayer implements AutoCloseable permits BatchNor
         slots.put(Slot.GAMMA, scale);
         slots.put(Slot.BETA, shift);
         slots.put(Slot.EPS, eps);
+        slots.put(Slot.TICKETS, tickets);
         return slots;
     }
 

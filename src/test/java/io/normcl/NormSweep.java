@@ -126,6 +126,23 @@ record NormSweep(
                 size);
     }
 
+    NormSweep withActivation(Activation newActivation) {
+        return new NormSweep(
+                kind,
+                layout,
+                tuning,
+                type,
+                newActivation,
+                residual,
+                extra,
+                wanted,
+                gamma,
+                beta,
+                accumulate,
+                alias,
+                size);
+    }
+
     /** With lengths or an addend, whichever the layer takes. */
     NormSweep withExtra() {
         return new NormSweep(

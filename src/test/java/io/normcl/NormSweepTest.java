@@ -1,5 +1,6 @@
 package io.normcl;
 
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -7,12 +8,14 @@ import io.normcl.NormSweep.Alias;
 import io.normcl.NormSweep.Kind;
 import io.normcl.NormSweep.Size;
 import io.normcl.NormSweep.Wanted;
+import io.normcl.device.Buffer;
 import io.normcl.device.Device;
 import io.normcl.plan.Family;
 import io.normcl.plan.Tuning;
 import io.normcl.tensor.Activation;
 import io.normcl.tensor.DataType;
 import io.normcl.tensor.Layout;
+import io.normcl.tensor.Tensor;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
@@ -104,6 +107,59 @@ class NormSweepTest {
         for (Size size :
                 new Size[] {new Size(33, 2100, 1, 3, 3), new Size(9, 2048, 1, 7, 32), new Size(2, 1040, 1, 5, 1)}) {
             everyType(NormSweep.plain(Kind.GROUP, Layout.CHANNELS_LAST, tuning(family, fused), size), size.n());
+        }
+    }
+
+    /** Channels that no core has to itself, so that a CPU's steps wait for one another in one launch. */
+    @ParameterizedTest
+    @CsvSource({"CHANNELS_LAST,false", "CHANNELS_LAST,true", "CHANNELS_FIRST,false", "CHANNELS_FIRST,true"})
+    void stepsOfOneLaunch(Layout layout, boolean lengths) {
+        int number = 0;
+        for (Size size : new Size[] {
+            new Size(331, 3, 1, 1, 1),
+            new Size(27, 130, 2, 10, 1),
+            new Size(2, 1100, 1, 35, 1),
+            new Size(41, 2500, 1, 1, 1),
+            new Size(263, 65, 2, 2, 1)
+        }) {
+            for (Kind kind : List.of(Kind.BATCH, Kind.BATCH_EVALUATION)) {
+                NormSweep sweep = varied(NormSweep.plain(kind, layout, tuning(Family.WIDE, "own"), size), ++number)
+                        .withType(pick(DataType.values(), number))
+                        .withActivation(pick(ACTIVATIONS.toArray(Activation[]::new), number));
+                (lengths ? sweep.withExtra() : sweep).check(device, number);
+            }
+        }
+    }
+
+    /** Steps that didn't wait would give other bits now and then. */
+    @Test
+    void stepsOfOneLaunchWaitForOneAnother() {
+        int n = 517;
+        int c = 130;
+        Random random = new Random(1);
+        try (Rig rig = new Rig(device);
+                BatchNorm norm = BatchNorm.open(device, BatchNormSpec.of(c), Tuning.of(Family.WIDE))) {
+            Tensor x = rig.tensor(Rig.perChannel(random, n, c, 1, Layout.CHANNELS_LAST), Layout.CHANNELS_LAST, n, c);
+            Tensor dy = rig.tensor(Rig.normal(random, n * c), Layout.CHANNELS_LAST, n, c);
+            Tensor y = rig.tensor(new float[n * c], Layout.CHANNELS_LAST, n, c);
+            Tensor dx = rig.tensor(new float[n * c], Layout.CHANNELS_LAST, n, c);
+            Buffer dGamma = rig.floats(c);
+            float[] firstY = {};
+            float[] firstDx = {};
+            float[] firstDGamma = {};
+            for (int i = 0; i < 300; i++) {
+                try (Saved saved = norm.forward(Mode.TRAINING, x, y)) {
+                    norm.backward(saved, x, dy, Gradients.of(dx, dGamma, null));
+                }
+                if (i == 0) {
+                    firstY = Rig.read(y);
+                    firstDx = Rig.read(dx);
+                    firstDGamma = Rig.read(dGamma);
+                }
+                assertArrayEquals(firstY, Rig.read(y));
+                assertArrayEquals(firstDx, Rig.read(dx));
+                assertArrayEquals(firstDGamma, Rig.read(dGamma));
+            }
         }
     }
 

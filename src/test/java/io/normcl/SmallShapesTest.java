@@ -115,6 +115,10 @@ class SmallShapesTest {
                         batch(Layout.CHANNELS_LAST, null, 2, 3, 18),
                         batch(Layout.CHANNELS_FIRST, null, 256, 3, 2), // places as columns
                         batch(Layout.CHANNELS_LAST, null, 33, 1, 16), // sums in registers
+                        batchSteps(Layout.CHANNELS_LAST, null, 258, 1, 3), // more places than are taken whole
+                        batchSteps(Layout.CHANNELS_LAST, new int[] {2, 0}, 2, 2, 3, 18),
+                        batchSteps(Layout.CHANNELS_FIRST, null, 256, 3, 2),
+                        batchSteps(Layout.CHANNELS_FIRST, new int[] {18, 0}, 2, 1, 2, 19),
                         batch(Layout.CHANNELS_FIRST, new int[] {18, 0}, 2, 1, 2, 19),
                         batch(Layout.CHANNELS_LAST, new int[] {2, 0}, 2, 2, 3, 18),
                         replicas(Layout.CHANNELS_FIRST, null),
@@ -254,13 +258,28 @@ class SmallShapesTest {
     }
 
     private static Stream<Case> batch(Layout layout, int[] lengths, long... shape) {
+        return forms(
+                name("batch norm", layout, lengths, shape),
+                lengths == null,
+                (form, tuning) -> batch(layout, lengths, form, tuning, shape));
+    }
+
+    /** A CPU's own plan. */
+    private static Stream<Case> batchSteps(Layout layout, int[] lengths, long... shape) {
+        String name = name("batch norm in steps", layout, lengths, shape) + " ";
+        return FORMS.stream()
+                .map(form -> new Case(
+                        name + form, form.limits(), batch(layout, lengths, form, Tuning.of(Family.WIDE), shape)));
+    }
+
+    private static Consumer<Rig> batch(Layout layout, int[] lengths, Form form, Tuning tuning, long... shape) {
         int c = channels(layout, shape);
-        return forms(name("batch norm", layout, lengths, shape), lengths == null, (form, tuning) -> rig -> {
-            BatchNormSpec spec = BatchNormSpec.of(c).withActivation(form.activation());
+        BatchNormSpec spec = BatchNormSpec.of(c).withActivation(form.activation());
+        return rig -> {
             try (BatchNorm norm = BatchNorm.open(rig.device(), spec, tuning)) {
                 passes(rig, form, layout, shape, norm, c, in -> masked(rig, in, lengths));
             }
-        });
+        };
     }
 
     /** Groups of one channel, with running statistics. */

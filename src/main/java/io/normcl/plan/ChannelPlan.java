@@ -11,8 +11,9 @@ import java.util.Map;
  *
  * <p>On a CPU the wide family runs, elsewhere the cooperative one. A pass runs in one launch where its channels can be
  * held near the compute units, on a CPU in part ({@code holds} of the layout's launches has the rule), else in three: partial results,
- * their merge per channel, and the pass that uses it. Synchronized batch norm is the plan of three with the host's
- * merge in place of the middle one.
+ * their merge per channel, and the pass that uses it. A CPU takes these steps in one launch where channels stand last
+ * ({@link Walk#takesTickets}), and the evaluation's in any layout. Synchronized batch norm is the plan of three with the
+ * host's merge in place of the middle one.
  */
 public final class ChannelPlan {
     /** Work-items of a group in the per-channel kernels, where the device has so many. */
@@ -49,13 +50,17 @@ public final class ChannelPlan {
      * @param form how it is stored and what is fused
      * @param limits the device
      * @param tuning what to override
-     * @return one call, or three: partial, finalize, apply
+     * @return one call, or three: partial, finalize, apply; three where the tuning wants no fused pass
      */
     public static Plan forward(ChannelView view, Form form, Limits limits, Tuning tuning) {
         Walk walk = walk(view, form, limits, tuning);
         if (fused(walk, form, 1, tuning)) {
             return new Plan(
                     List.of(walk.forwardFused()), 1, 0, form.forwardBytes(view.elements(), walk.near(1) ? 2 : 3));
+        }
+        if (walk instanceof ChannelsLast last && Walk.takesTickets(limits, tuning)) {
+            return new Plan(
+                    List.of(last.forwardTickets()), 1, last.ticketBytes(), form.forwardBytes(view.elements(), 3));
         }
         KernelCall merge = merged(
                 "channel_stats_finalize",
@@ -79,13 +84,14 @@ public final class ChannelPlan {
      * @param form how it is stored and what is fused
      * @param limits the device
      * @param tuning what to override
-     * @return two calls: statistics, apply
+     * @return one call, or two: statistics, apply
      */
     public static Plan forwardRunning(ChannelView view, Form form, Limits limits, Tuning tuning) {
+        Walk walk = walk(PLACES_TO_APPLY, view, form, limits, tuning);
         return new Plan(
-                List.of(
-                        runningStats(view.c(), limits),
-                        walk(PLACES_TO_APPLY, view, form, limits, tuning).apply()),
+                Walk.takesTickets(limits, tuning)
+                        ? List.of(walk.runningTickets())
+                        : List.of(runningStats(view.c(), limits), walk.apply()),
                 1,
                 0,
                 form.forwardBytes(view.elements(), 2));
@@ -119,6 +125,10 @@ public final class ChannelPlan {
                     1,
                     0,
                     form.backwardBytes(view.elements(), near ? 3 : 5, near ? 1 : 2));
+        }
+        if (dx && batchStats && walk instanceof ChannelsLast last && Walk.takesTickets(limits, tuning)) {
+            return new Plan(
+                    List.of(last.backwardTickets()), 1, last.ticketBytes(), form.backwardBytes(view.elements(), 5, 2));
         }
         List<KernelCall> sums = List.of(
                 walk.backwardPartial(),

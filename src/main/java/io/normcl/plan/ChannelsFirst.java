@@ -193,6 +193,31 @@ record ChannelsFirst(
     }
 
     @Override
+    public KernelCall runningTickets() {
+        return call(
+                "first_running_tickets",
+                straight(1),
+                limits.computeUnits(),
+                List.of(
+                        Slot.X,
+                        Slot.Z,
+                        Slot.Y,
+                        Slot.STATS,
+                        Slot.RUNNING_MEAN,
+                        Slot.RUNNING_VAR,
+                        Slot.GAMMA,
+                        Slot.BETA,
+                        Slot.LENGTHS,
+                        Slot.TICKETS,
+                        view.n(),
+                        view.c(),
+                        view.s(),
+                        piece,
+                        applyGroups,
+                        Slot.EPS));
+    }
+
+    @Override
     public KernelCall backwardPartial() {
         return call(
                 "first_backward_partial",

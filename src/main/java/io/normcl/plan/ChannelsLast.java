@@ -224,6 +224,100 @@ record ChannelsLast(
     }
 
     @Override
+    public KernelCall runningTickets() {
+        return tickets(
+                "last_running_tickets",
+                defines(1),
+                List.of(
+                        Slot.X,
+                        Slot.Z,
+                        Slot.Y,
+                        Slot.STATS,
+                        Slot.RUNNING_MEAN,
+                        Slot.RUNNING_VAR,
+                        Slot.GAMMA,
+                        Slot.BETA,
+                        Slot.LENGTHS,
+                        Slot.TICKETS,
+                        view.elements(),
+                        columns,
+                        view.c(),
+                        k,
+                        applySplits,
+                        line(),
+                        places(),
+                        Slot.EPS));
+    }
+
+    /** All steps of a forward in one launch, of tensors that no compute unit holds a part of. */
+    KernelCall forwardTickets() {
+        return tickets(
+                "last_forward_tickets",
+                defines(1),
+                List.of(
+                        Slot.X,
+                        Slot.Z,
+                        Slot.Y,
+                        Slot.STATS,
+                        Slot.GAMMA,
+                        Slot.BETA,
+                        Slot.LENGTHS,
+                        Slot.PARTIALS,
+                        Slot.TICKETS,
+                        view.elements(),
+                        columns,
+                        view.c(),
+                        k,
+                        rowSplits,
+                        applySplits,
+                        line(),
+                        places(),
+                        Slot.COUNT,
+                        Slot.EPS));
+    }
+
+    /** The same of a backward. */
+    KernelCall backwardTickets() {
+        return tickets(
+                "last_backward_tickets",
+                defines(2),
+                List.of(
+                        Slot.X,
+                        Slot.Z,
+                        Slot.DY,
+                        Slot.DX,
+                        Slot.DZ,
+                        Slot.STATS,
+                        Slot.SUMS,
+                        Slot.GAMMA,
+                        Slot.BETA,
+                        Slot.D_GAMMA,
+                        Slot.D_BETA,
+                        Slot.LENGTHS,
+                        Slot.PARTIALS,
+                        Slot.TICKETS,
+                        view.elements(),
+                        columns,
+                        view.c(),
+                        k,
+                        rowSplits,
+                        applySplits,
+                        line(),
+                        places(),
+                        Slot.COUNT,
+                        Slot.ACCUMULATE));
+    }
+
+    /** Bytes of the sums that one of these hands on: two reals for each column of a whole tile. */
+    long ticketBytes() {
+        return 8 * 2 * rowSplits * tiles() * tile();
+    }
+
+    private KernelCall tickets(String kernel, Map<String, String> defines, List<Object> args) {
+        return call(kernel, defines, limits.computeUnits(), args);
+    }
+
+    @Override
     public KernelCall backwardPartial() {
         return call(
                 "last_backward_partial",

@@ -42,6 +42,8 @@ public enum Slot {
     AVERAGES,
     /** The workspace. */
     PARTIALS,
+    /** 3 ints, 0 before a launch and after it, by which the steps in one launch wait for one another. */
+    TICKETS,
     /** A vector of two floats, high and low. */
     EPS,
     /** 1 to add to dGamma and dBeta, 0 to overwrite them. */

@@ -7,7 +7,7 @@ import org.jspecify.annotations.Nullable;
  * What overrides the plan's own choice; null leaves it to the plan.
  *
  * @param family the kernel family
- * @param fused whether a pass runs in one launch
+ * @param fused true to take channels or rows whole, in one launch; false for launches of their own for a pass's steps
  * @param streams whether the wide family's outputs go past the caches
  * @param items work-items of a group of the cooperative family at most, a power of two; no more than the device has
  * @param width neighbouring values that a work-item takes at a time, 1, 2, 4, 8 or 16; 1 where the cooperative family's
@@ -48,7 +48,7 @@ public record Tuning(
     /**
      * Overrides the form too.
      *
-     * @param fused whether a pass runs in one launch
+     * @param fused true to take channels or rows whole, in one launch; false for launches of their own for a pass's steps
      * @return the override
      */
     public Tuning withFused(@Nullable Boolean fused) {

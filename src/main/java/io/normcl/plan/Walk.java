@@ -25,6 +25,9 @@ sealed interface Walk permits ChannelsFirst, ChannelsLast {
 
     KernelCall forwardFused();
 
+    /** The running statistics and the pass that uses them in one launch, where {@link #takesTickets}. */
+    KernelCall runningTickets();
+
     KernelCall backwardPartial();
 
     KernelCall backwardApply(boolean batchStats);
@@ -68,6 +71,17 @@ sealed interface Walk permits ChannelsFirst, ChannelsLast {
      */
     static int fetches(int inputs, long elements, Form form, Limits limits) {
         return limits.readsAhead() && inputs * elements * form.type().bytes() >= limits.cacheBytes() ? 0 : 1;
+    }
+
+    /**
+     * Whether the steps of a pass wait for one another in one launch: on a CPU, to which a launch costs 10 to 20 µs, if its
+     * work-items may loop for as long as that takes.
+     */
+    static boolean takesTickets(Limits limits, Tuning tuning) {
+        return limits.cpu()
+                && tuning.family(limits) == Family.WIDE
+                && tuning.fused() == null
+                && limits.loopSteps() == Long.MAX_VALUE;
     }
 
     /** Work-groups that blocks of rows are shared out among, as many as are wanted where tuning has no say. */

@@ -15,6 +15,7 @@ import io.normcl.Gradients;
 import io.normcl.KernelNames;
 import io.normcl.Rig;
 import io.normcl.Saved;
+import io.normcl.plan.Tuning;
 import io.normcl.tensor.Layout;
 import io.normcl.tensor.Tensor;
 import java.io.IOException;
@@ -292,7 +293,7 @@ class DeviceTest {
     @Test
     void launchesCanBeTimed() {
         try (Device device = Rig.open();
-                BatchNorm norm = BatchNorm.open(device, BatchNormSpec.of(64));
+                BatchNorm norm = BatchNorm.open(device, BatchNormSpec.of(64), Tuning.NONE.withFused(false));
                 Buffer x = device.allocate(4L * 64 * 64 * 64)) {
             x.fill(1);
             Tensor t = Tensor.of(x, Layout.CHANNELS_FIRST, 64, 64, 64);

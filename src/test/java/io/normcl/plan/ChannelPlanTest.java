@@ -19,6 +19,8 @@ class ChannelPlanTest {
             new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, Long.MAX_VALUE, false);
     private static final Limits READS_AHEAD =
             new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, Long.MAX_VALUE, true);
+    private static final Limits LOOPS_END =
+            new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, 65_535, false);
     private static final Limits GPU =
             new Limits(false, 132, 1024, 48 << 10, 1L << 36, 1L << 37, 50 << 20, true, Long.MAX_VALUE, false);
 
@@ -42,30 +44,48 @@ class ChannelPlanTest {
     }
 
     @Test
-    void channelsLastTakeOneLaunchWhereACpusCoresShareTheirTilesOut() {
-        assertEquals(1, forwardLaunches(new ChannelView(32, 2048, 7 * 7, true), CPU));
-        assertEquals(1, forwardLaunches(new ChannelView(4096, 4096, 1, true), CPU));
-        assertEquals(1, forwardLaunches(new ChannelView(4096, 3072, 1, true), CPU), "four tiles, no page wide");
-        assertEquals(3, forwardLaunches(new ChannelView(4096, 2112, 1, true), CPU), "three tiles, two cores");
-        assertEquals(3, forwardLaunches(new ChannelView(4096, 1024, 1, true), CPU), "one tile");
-        assertEquals(3, forwardLaunches(new ChannelView(4096, 4096, 1, true), GPU));
+    void channelsLastAreTakenWholeWhereACpusCoresShareTheirTilesOut() {
+        String whole = "wide_last_forward_fused";
+        String steps = "wide_last_forward_tickets";
+        assertEquals(whole, forwardKernel(new ChannelView(32, 2048, 7 * 7, true)));
+        assertEquals(whole, forwardKernel(new ChannelView(4096, 4096, 1, true)));
+        assertEquals(whole, forwardKernel(new ChannelView(4096, 3072, 1, true)), "four tiles, no page wide");
+        assertEquals(steps, forwardKernel(new ChannelView(4096, 2112, 1, true)), "three tiles, two cores");
+        assertEquals(steps, forwardKernel(new ChannelView(4096, 1024, 1, true)), "one tile");
+    }
+
+    /** Where work-items may loop for as long as that takes, and nobody merges in the middle. */
+    @Test
+    void stepsOfChannelsLastShareALaunchOnACpu() {
+        ChannelView view = new ChannelView(4096, 1024, 1, true);
+        assertEquals(List.of(1, 1, 1), launches(view, CPU, Tuning.NONE));
+        assertEquals(List.of(3, 2, 3), launches(view, CPU, Tuning.NONE.withFused(false)));
+        assertEquals(List.of(3, 2, 3), launches(view, CPU, Tuning.of(Family.COOPERATIVE)));
+        assertEquals(List.of(3, 2, 3), launches(view, GPU, Tuning.NONE));
+        assertEquals(List.of(3, 2, 3), launches(view, LOOPS_END, Tuning.NONE));
+        assertEquals(List.of(1, 1, 1), launches(new ChannelView(4, 256, 49, false), CPU, Tuning.NONE));
+        assertEquals(List.of(1, 2, 1), launches(new ChannelView(4, 256, 49, false), LOOPS_END, Tuning.NONE));
+    }
+
+    /** Of a forward, an evaluation and a backward. */
+    private static List<Integer> launches(ChannelView view, Limits limits, Tuning tuning) {
+        return Stream.of(
+                        ChannelPlan.forward(view, Form.PLAIN, limits, tuning),
+                        ChannelPlan.forwardRunning(view, Form.PLAIN, limits, tuning),
+                        ChannelPlan.backward(view, Form.PLAIN, limits, tuning, true, true, true))
+                .map(plan -> plan.calls().size())
+                .toList();
     }
 
     @Test
     void fewPlacesOfManySamplesAreColumns() {
-        assertEquals("wide_last_stats_partial", forwardKernel(new ChannelView(256, 64, 9, false)));
+        assertEquals("wide_last_forward_tickets", forwardKernel(new ChannelView(256, 64, 9, false)));
         assertEquals("wide_first_forward_fused", forwardKernel(new ChannelView(256, 64, 10, false)));
         assertEquals("wide_first_forward_fused", forwardKernel(new ChannelView(255, 64, 9, false)));
     }
 
     private static String forwardKernel(ChannelView view) {
         return kernels(ChannelPlan.forward(view, Form.PLAIN, CPU, Tuning.NONE)).get(0);
-    }
-
-    private static int forwardLaunches(ChannelView view, Limits limits) {
-        return ChannelPlan.forward(view, Form.PLAIN, limits, Tuning.NONE)
-                .calls()
-                .size();
     }
 
     @Test
@@ -103,7 +123,6 @@ class ChannelPlanTest {
         assertEquals(List.of("1", "1"), fetches(view, READS_AHEAD));
         Plan plan = ChannelPlan.backward(view, Form.PLAIN, READS_AHEAD, Tuning.NONE, true, true, true);
         assertEquals("0", plan.calls().get(0).defines().get("FETCH"));
-        assertEquals("0", plan.calls().get(2).defines().get("FETCH"));
     }
 
     /** FETCH of the kernels of the forward in three launches that walk the tensor. */

@@ -155,7 +155,7 @@ public final class RowPlan {
             KernelCall call = rows(
                     "rows_forward_fused",
                     false,
-                    groups(),
+                    groups(wide ? 4 : 1), // small, since a CPU's second core often wakes up late
                     List.of(
                             Slot.X,
                             Slot.ADDEND,
@@ -228,7 +228,7 @@ public final class RowPlan {
             reads++;
         }
         if (dx && (held || inRegisters())) {
-            calls.add(inRegisters() ? heldRows().backward(false) : backwardFused(false, groups()));
+            calls.add(inRegisters() ? heldRows().backward(false) : backwardFused(false, groups(1)));
             passes += 3;
             reads++;
         } else if (dx || (parameters && !elementwise)) {
@@ -270,7 +270,7 @@ public final class RowPlan {
 
     /** dx and the partial sums for dGamma and dBeta in one pass; where gamma is per run, the pass has them anyway. */
     private Plan heldTogether(boolean parameters) {
-        long groups = elementwise ? columnGroups() : groups();
+        long groups = elementwise ? columnGroups() : groups(1);
         long splits = elementwise ? groups : view.n();
         long inFlight = elementwise ? 2 * height : 1; // rows that are written, and those that come next
         boolean near = inFlight * 2 * view.d() * form.type().bytes() * limits.computeUnits() <= Walk.cache(limits) / 2;
@@ -406,20 +406,20 @@ public final class RowPlan {
                                 && (wide || view.d() * tensors <= MOST_OF_A_ROW)));
     }
 
-    /** Among how many work-groups rows are shared out. */
-    private long groups() {
-        return Walk.groups(wantedGroups(), ceilDiv(view.rows(), atOnce), view.elements(), limits, tuning);
+    /** Among how many work-groups rows are shared out: so many times what a backward takes. */
+    private long groups(int times) {
+        return Walk.groups(wantedGroups(times), ceilDiv(view.rows(), atOnce), view.elements(), limits, tuning);
     }
 
-    private long wantedGroups() {
-        return Math.min((wide ? 8L : 32L) * limits.computeUnits(), view.elements() / 1024);
+    private long wantedGroups(int times) {
+        return Math.min((wide ? 8L : 32L) * times * limits.computeUnits(), view.elements() / 1024);
     }
 
     /** The same where each keeps sums of its own down the columns, which are to stay few beside the rows: as many for each core. */
     private long columnGroups() {
         long units = limits.computeUnits();
         long wanted = Math.max(1, view.n() / ROWS_OF_SUMS / units) * units;
-        return Walk.groups(Math.min(wantedGroups(), wanted), view.n() / height, view.elements(), limits, tuning);
+        return Walk.groups(Math.min(wantedGroups(1), wanted), view.n() / height, view.elements(), limits, tuning);
     }
 
     /** Whether a GPU's registers hold rows of which each value has its own gamma. */

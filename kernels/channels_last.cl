@@ -614,7 +614,15 @@ INLINE void load_affines(
 INLINE void normalize_rows(
     const __global storage *x, const __global storage *z, __global storage *y, const __global float *gamma,
     const __global float *beta, patch p, const column_affine *own) {
-    for (long i = p.from + ROW; i < p.to; i += ROWS) {
+    long i = p.from + ROW;
+    for (long end = p.back ? p.from : end_of_narrow(p); i < end; i++) {
+#pragma unroll
+        for (int v = 0; v < VECTORS; v++) {
+            normalize_vector(
+                x, z, y, p, i * p.columns + column_of(p, v), WIDTH, 1, affine_at(own[v], gamma, beta, p, i));
+        }
+    }
+    for (; i < p.to; i += ROWS) {
         normalize_row(x, z, y, gamma, beta, p, row_at(p, i), own);
     }
 }
@@ -713,7 +721,16 @@ INLINE void differentiate_rows(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
     __global storage *dz, const __global float *gamma, const __global float *beta, patch p, const column_norm *norms,
     const column_slope *own) {
-    for (long i = p.from + ROW; i < p.to; i += ROWS) {
+    long i = p.from + ROW;
+    for (long end = p.back ? p.from : end_of_narrow(p); i < end; i++) {
+#pragma unroll
+        for (int v = 0; v < VECTORS; v++) {
+            differentiate_vector(
+                x, z, dy, dx, dz, p, i * p.columns + column_of(p, v), WIDTH, 1, at_row(norms[v], gamma, beta, p, i),
+                own[v]);
+        }
+    }
+    for (; i < p.to; i += ROWS) {
         differentiate_row(x, z, dy, dx, dz, gamma, beta, p, row_at(p, i), norms, own);
     }
 }

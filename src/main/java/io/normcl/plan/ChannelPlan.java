@@ -11,8 +11,8 @@ import java.util.Map;
  *
  * <p>On a CPU the wide family runs, elsewhere the cooperative one. A pass runs in one launch where its channels can be
  * held near the compute units, on a CPU in part ({@code holds} of the layout's launches has the rule), else in three: partial results,
- * their merge per channel, and the pass that uses it. A CPU takes these steps in one launch where channels stand last
- * ({@link Walk#takesTickets}), and the evaluation's in any layout. Synchronized batch norm is the plan of three with the
+ * their merge per channel, and the pass that uses it. A CPU takes these steps in one launch where channels are walked as
+ * columns ({@link Walk#takesTickets}), and the evaluation's in any layout. Synchronized batch norm is the plan of three with the
  * host's merge in place of the middle one.
  */
 public final class ChannelPlan {
@@ -50,7 +50,7 @@ public final class ChannelPlan {
      * @param form how it is stored and what is fused
      * @param limits the device
      * @param tuning what to override
-     * @return one call, or three: partial, finalize, apply; three where the tuning wants no fused pass
+     * @return one call, or three: partial, finalize, apply; three in any case where the tuning wants no fused pass
      */
     public static Plan forward(ChannelView view, Form form, Limits limits, Tuning tuning) {
         Walk walk = walk(view, form, limits, tuning);

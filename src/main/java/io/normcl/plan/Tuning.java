@@ -12,7 +12,7 @@ import org.jspecify.annotations.Nullable;
  * @param items work-items of a group of the cooperative family at most, a power of two; no more than the device has
  * @param width neighbouring values that a work-item takes at a time, 1, 2, 4, 8 or 16; 1 where the cooperative family's
  *     lines are no multiple of it
- * @param splits parts into which the sums of a channel or row are cut where several launches make a pass; parts among which
+ * @param splits parts into which the sums of a channel or row are cut where several steps make a pass; parts among which
  *     whole rows are shared out where one does
  */
 public record Tuning(

@@ -24,7 +24,7 @@ class SelfTestTest {
         try (Device device = Rig.open()) {
             device.budget(1000);
             SelfTest.Result result = SelfTest.run(device);
-            assertEquals(4, result.faults().size());
+            assertEquals(6, result.faults().size());
             assertTrue(result.faults().get(0).startsWith("channels first, one launch: out of device memory"));
         }
     }

@@ -141,10 +141,8 @@ FINALIZE void channel_backward_finalize(
     }
     share_sums(&d_beta, &d_gamma, tree);
     if (channel < C && PART == 0) {
-        dGamma[channel] = (accumulate ? dGamma[channel] : 0.0f) + real_high(d_gamma);
-        dBeta[channel] = (accumulate ? dBeta[channel] : 0.0f) + real_high(d_beta);
-        real m = real_of_long(count);
-        sums[channel] = (float2)(real_high(real_div(d_beta, m)), real_high(real_div(d_gamma, m)));
+        store_gradients(dGamma, dBeta, channel, d_gamma, d_beta, accumulate);
+        sums[channel] = mean_pair(d_beta, d_gamma, real_of_long(count));
     }
 }
 

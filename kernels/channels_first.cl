@@ -356,10 +356,9 @@ KERNEL(first_backward_fused)
         group_sums(&b, &g, tree);
         g = real_mul(g, real_of((float2)(stats[channel].z, 0.0f)));
         if (get_local_id(0) == 0) {
-            dGamma[channel] = (accumulate ? dGamma[channel] : 0.0f) + real_high(g);
-            dBeta[channel] = (accumulate ? dBeta[channel] : 0.0f) + real_high(b);
+            store_gradients(dGamma, dBeta, channel, g, b, accumulate);
         }
-        sums[c] = (float2)(real_high(real_div(b, count)), real_high(real_div(g, count)));
+        sums[c] = mean_pair(b, g, count);
     }
     next = ahead_of_channels(S, -C * S);
     for (long n = ROW; n < N; n += ROWS) {

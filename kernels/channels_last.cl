@@ -27,8 +27,7 @@
  *
  * These need columns of one tile, or columns = C.
  *
- * Where channels are no tiles that the wide family's cores could take each, its steps follow one another in one launch (see
- * tickets.clh), any number of work-groups:
+ * In the wide family steps may follow one another in one launch (see tickets.clh), any number of work-groups:
  *
  *   wide_last_forward_tickets    reads x twice      writes y, stats            2R + 1W
  *   wide_last_running_tickets    reads x            writes y, stats            1R + 1W
@@ -47,7 +46,7 @@
  *
  *   LANES        work-items side by side in a row, a power of two of at most LOCAL_SIZE
  *   VECTORS      vectors of a row that a work-item takes, one after the other
- *   FEW_VECTORS  vectors of a row whose sums stay in registers
+ *   FEW_VECTORS  vectors of a row that stay in registers, sums and what they are normalized with
  *   ROW_STATS    0: statistics per channel, sums of g and g*xHat; 1: per K channels of a sample, with gamma in them
  *   ROW_AFFINE   1: gamma and beta belong to rows, groups of `K` of them
  *   BATCH_STATS  backward apply: 1 the statistics depend on x; 0 they are constants, dx = gamma*invStd*g
@@ -362,9 +361,9 @@ INLINE int whole_vectors(patch p, long row) {
                : (int)min((long)VECTORS, (rest - WIDTH) / (LANES * WIDTH) + 1);
 }
 
-/* Where the rows end that are whole and just a tile of few vectors, whose sums stay in registers. */
+/* Where the rows end, from the first on, that are whole and just a tile of few vectors, which stay in registers. */
 INLINE long end_of_narrow(patch p) {
-    return LOCAL_SIZE == 1 && !MASKED && VECTORS <= FEW_VECTORS && p.columns == TILE
+    return LOCAL_SIZE == 1 && !MASKED && VECTORS <= FEW_VECTORS && p.columns == TILE && !p.back
                ? min(p.to, p.elements / p.columns)
                : p.from;
 }
@@ -615,7 +614,7 @@ INLINE void normalize_rows(
     const __global storage *x, const __global storage *z, __global storage *y, const __global float *gamma,
     const __global float *beta, patch p, const column_affine *own) {
     long i = p.from + ROW;
-    for (long end = p.back ? p.from : end_of_narrow(p); i < end; i++) {
+    for (long end = end_of_narrow(p); i < end; i++) {
 #pragma unroll
         for (int v = 0; v < VECTORS; v++) {
             normalize_vector(
@@ -722,7 +721,7 @@ INLINE void differentiate_rows(
     __global storage *dz, const __global float *gamma, const __global float *beta, patch p, const column_norm *norms,
     const column_slope *own) {
     long i = p.from + ROW;
-    for (long end = p.back ? p.from : end_of_narrow(p); i < end; i++) {
+    for (long end = end_of_narrow(p); i < end; i++) {
 #pragma unroll
         for (int v = 0; v < VECTORS; v++) {
             differentiate_vector(
@@ -743,17 +742,6 @@ INLINE void differentiate(
     column_slope own[VECTORS];
     load_slopes(stats, sums, gamma, beta, p, C, norms, own);
     differentiate_rows(x, z, dy, dx, dz, gamma, beta, p, norms, own);
-}
-
-/* dGamma and dBeta of a channel, and their means. */
-INLINE void store_gradients(
-    __global float *dGamma, __global float *dBeta, __global float2 *sums, long c, real d_beta, real d_gamma, real count,
-    int accumulate) {
-#if !ROW_AFFINE
-    dGamma[c] = (accumulate ? dGamma[c] : 0.0f) + real_high(d_gamma);
-    dBeta[c] = (accumulate ? dBeta[c] : 0.0f) + real_high(d_beta);
-#endif
-    sums[c] = (float2)(real_high(real_div(d_beta, count)), real_high(real_div(d_gamma, count)));
 }
 
 KERNEL(last_stats_partial)
@@ -866,8 +854,7 @@ __kernel void wide_last_rows_backward_fused
             a = real_add(a, real_mul(weight, own_beta));
             b = real_add(b, real_mul(weight, own_gamma));
             if ((c + 1) % K == 0) {
-                sums[p.sample * (C / K) + c / K] =
-                    (float2)(real_high(real_div(a, count)), real_high(real_div(b, count)));
+                sums[p.sample * (C / K) + c / K] = mean_pair(a, b, count);
                 a = real_of_long(0);
                 b = a;
             }
@@ -953,9 +940,12 @@ KERNEL(last_backward_fused)
         long column = column_of(p, v);
         for (int i = 0; i < WIDTH && column + i < C; i++) {
             if (ROW == 0) {
-                store_gradients(
-                    dGamma, dBeta, sums + p.sample * C, column + i, d_beta[v * WIDTH + i], d_gamma[v * WIDTH + i], count,
-                    accumulate);
+                real b = d_beta[v * WIDTH + i];
+                real g = d_gamma[v * WIDTH + i];
+#if !ROW_AFFINE
+                store_gradients(dGamma, dBeta, column + i, g, b, accumulate);
+#endif
+                sums[p.sample * C + column + i] = mean_pair(b, g, count);
             }
         }
     }
@@ -1006,12 +996,12 @@ INLINE void add_sums(
     }
 }
 
-/* A row that counts. */
+/* A row that counts, if any does: the first one of a sample. */
 INLINE const __global storage *counted_row(const __global storage *x, patch all) {
     long row = 0;
 #if MASKED
-    while (row < all.rows - 1 && !counts(all, row)) {
-        row++;
+    while (row < all.rows - all.places && !counts(all, row)) {
+        row += all.places;
     }
 #endif
     return x + row * all.columns;
@@ -1131,7 +1121,8 @@ __kernel void wide_last_backward_tickets
         add_sums(partials, all, splits, C, c, channels, a, b);
         for (long i = 0; i < channels; i++) {
             real d_gamma = real_mul(b[i * K], real_of((float2)(stats[c + i].z, 0.0f)));
-            store_gradients(dGamma, dBeta, sums, c + i, a[i * K], d_gamma, real_of_long(count), accumulate);
+            store_gradients(dGamma, dBeta, c + i, d_gamma, a[i * K], accumulate);
+            sums[c + i] = mean_pair(a[i * K], d_gamma, real_of_long(count));
         }
         finish_ticket(tickets);
     }

@@ -31,7 +31,7 @@ record ChannelsLast(
     /** What so many vectors of columns are summed in and normalized with leaves room in a CPU's first cache. */
     private static final int MOST_VECTORS = 64;
 
-    /** Sums of so many stay in registers. */
+    /** So many stay in registers, sums and what they are normalized with. */
     private static final int FEW_VECTORS = 4;
 
     /** Tiles of at least so many are worth being taken in one launch, as many by each of a CPU's cores. */
@@ -225,9 +225,10 @@ record ChannelsLast(
 
     @Override
     public KernelCall runningTickets() {
-        return tickets(
+        return call(
                 "last_running_tickets",
                 defines(1),
+                limits.computeUnits(),
                 List.of(
                         Slot.X,
                         Slot.Z,
@@ -251,9 +252,10 @@ record ChannelsLast(
 
     /** All steps of a forward in one launch, of tensors that no compute unit holds a part of. */
     KernelCall forwardTickets() {
-        return tickets(
+        return call(
                 "last_forward_tickets",
                 defines(1),
+                limits.computeUnits(),
                 List.of(
                         Slot.X,
                         Slot.Z,
@@ -278,9 +280,10 @@ record ChannelsLast(
 
     /** The same of a backward. */
     KernelCall backwardTickets() {
-        return tickets(
+        return call(
                 "last_backward_tickets",
                 defines(2),
+                limits.computeUnits(),
                 List.of(
                         Slot.X,
                         Slot.Z,
@@ -311,10 +314,6 @@ record ChannelsLast(
     /** Bytes of the sums that one of these hands on: two reals for each column of a whole tile. */
     long ticketBytes() {
         return 8 * 2 * rowSplits * tiles() * tile();
-    }
-
-    private KernelCall tickets(String kernel, Map<String, String> defines, List<Object> args) {
-        return call(kernel, defines, limits.computeUnits(), args);
     }
 
     @Override

@@ -74,8 +74,8 @@ sealed interface Walk permits ChannelsFirst, ChannelsLast {
     }
 
     /**
-     * Whether the steps of a pass wait for one another in one launch: on a CPU, to which a launch costs as much as a small tensor, if its
-     * work-items may loop for as long as that takes.
+     * Whether the steps of a pass wait for one another in one launch: on a CPU, to which a launch costs as much as a small
+     * tensor, if its work-items may loop for as long as that takes.
      */
     static boolean takesTickets(Limits limits, Tuning tuning) {
         return limits.cpu()

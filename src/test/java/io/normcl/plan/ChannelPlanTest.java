@@ -62,6 +62,7 @@ class ChannelPlanTest {
         assertEquals(List.of(3, 2, 3), launches(view, CPU, Tuning.NONE.withFused(false)));
         assertEquals(List.of(3, 2, 3), launches(view, CPU, Tuning.of(Family.COOPERATIVE)));
         assertEquals(List.of(3, 2, 3), launches(view, GPU, Tuning.NONE));
+        assertEquals(List.of(3, 2, 3), launches(new ChannelView(4096, 4096, 1, true), GPU, Tuning.NONE));
         assertEquals(List.of(3, 2, 3), launches(view, LOOPS_END, Tuning.NONE));
         assertEquals(List.of(1, 1, 1), launches(new ChannelView(4, 256, 49, false), CPU, Tuning.NONE));
         assertEquals(List.of(1, 2, 1), launches(new ChannelView(4, 256, 49, false), LOOPS_END, Tuning.NONE));
@@ -121,8 +122,12 @@ class ChannelPlanTest {
     void aBackwardAsksForNothingWhereNoCacheHoldsBothOfItsInputs() {
         ChannelView view = new ChannelView(16384, 256, 1, true);
         assertEquals(List.of("1", "1"), fetches(view, READS_AHEAD));
-        Plan plan = ChannelPlan.backward(view, Form.PLAIN, READS_AHEAD, Tuning.NONE, true, true, true);
-        assertEquals("0", plan.calls().get(0).defines().get("FETCH"));
+        Plan one = ChannelPlan.backward(view, Form.PLAIN, READS_AHEAD, Tuning.NONE, true, true, true);
+        assertEquals("0", one.calls().get(0).defines().get("FETCH"));
+        Tuning cut = Tuning.NONE.withFused(false);
+        Plan three = ChannelPlan.backward(view, Form.PLAIN, READS_AHEAD, cut, true, true, true);
+        assertEquals("0", three.calls().get(0).defines().get("FETCH"));
+        assertEquals("0", three.calls().get(2).defines().get("FETCH"));
     }
 
     /** FETCH of the kernels of the forward in three launches that walk the tensor. */

@@ -9,6 +9,7 @@
  *
  *   <family>_last_stats_partial     tiles*splits groups  reads x            writes partials        1R
  *   <family>_last_apply             tiles*any groups     reads x            writes y               1R + 1W
+ *   wide_last_running_fused         tiles*any groups     reads x            writes y, stats        1R + 1W
  *   <family>_last_forward_fused     tiles groups         reads x twice      writes y, stats        2R + 1W, or 1R + 1W
  *   <family>_last_backward_partial  tiles*splits groups  reads x, dy        writes partials        2R
  *   <family>_last_backward_apply    tiles*any groups     reads dy (and x)   writes dx              2R + 1W (1R + 1W)
@@ -30,10 +31,11 @@
  * In the wide family steps may follow one another in one launch (see tickets.clh), any number of work-groups:
  *
  *   wide_last_forward_tickets    reads x twice      writes y, stats            2R + 1W
- *   wide_last_running_tickets    reads x            writes y, stats            1R + 1W
  *   wide_last_backward_tickets   reads x, dy twice  writes dx, gradients       4R + 1W
  *
- * Their partials are [split][2][column], as many columns as all tiles have. K is at most TICKET_CHANNELS.
+ * The backward goes from sums to dx with `beside` tiles at once, a divisor of how many there are, so that the caches may still
+ * hold them: all of them unless columns = C, K = 1. Partials are [split][2][column], as many columns as all tiles have. K is at
+ * most TICKET_CHANNELS.
  *
  * Norm per location takes the fused ones of channels, with ROW_AFFINE 1: what is called a sample there is a group of a
  * sample, of which the K channels are rows and the S places are columns; gamma belongs to the row, and dGamma is not
@@ -47,6 +49,7 @@
  *   LANES        work-items side by side in a row, a power of two of at most LOCAL_SIZE
  *   VECTORS      vectors of a row that a work-item takes, one after the other
  *   FEW_VECTORS  vectors of a row that stay in registers, sums and what they are normalized with
+ *   LOW_MEANS    0: means have no low part, as running ones have none
  *   ROW_STATS    0: statistics per channel, sums of g and g*xHat; 1: per K channels of a sample, with gamma in them
  *   ROW_AFFINE   1: gamma and beta belong to rows, groups of `K` of them
  *   BATCH_STATS  backward apply: 1 the statistics depend on x; 0 they are constants, dx = gamma*invStd*g
@@ -65,6 +68,9 @@
 #endif
 #ifndef FEW_VECTORS
 #define FEW_VECTORS 4
+#endif
+#ifndef LOW_MEANS
+#define LOW_MEANS 1
 #endif
 #ifndef ROW_STATS
 #define ROW_STATS 0
@@ -276,6 +282,23 @@ INLINE floatv load_channels(const __global float *values, patch p, long column, 
     return LOADV(own);
 }
 
+#if !ROW_STATS
+/* Writes the statistics of a vector's channels, each where it stands first. */
+INLINE void keep_stats(
+    __global float4 *stats, patch p, long column, long C, floatv mean, floatv inv_std, floatv variance) {
+    float means[WIDTH], inv_stds[WIDTH], variances[WIDTH];
+    STOREV(mean, means);
+    STOREV(inv_std, inv_stds);
+    STOREV(variance, variances);
+    spot s = spot_of(p, column, C);
+    for (int i = 0; i < WIDTH && column + i < p.columns; i++, s = next_spot(s)) {
+        if (s.repeat == 0) {
+            stats[s.channel] = (float4)(means[i], 0.0f, inv_stds[i], variances[i]);
+        }
+    }
+}
+#endif
+
 INLINE column_norm with_affine(column_norm n, floatv gamma, floatv beta) {
     n.gamma = gamma;
     n.affine.scale = n.inv_std * gamma;
@@ -340,7 +363,13 @@ INLINE column_affine affine_at(
     return a;
 }
 
-INLINE floatv affine(floatv x, column_affine a) { return fma(x - a.high - a.low, a.scale, a.beta); }
+INLINE floatv affine(floatv x, column_affine a) {
+#if LOW_MEANS
+    return fma(x - a.high - a.low, a.scale, a.beta);
+#else
+    return fma(x - a.high, a.scale, a.beta);
+#endif
+}
 
 /* The gradient of what scale and shift gave. */
 INLINE floatv gradient_at(
@@ -779,6 +808,31 @@ KERNEL(last_apply)
     normalize(x + at, z + at, y + at, stats, gamma, beta, p, C);
 }
 
+#if LOCAL_SIZE == 1 && !ROW_STATS
+/* The same from running statistics. Who takes the first rows of a tile keeps them in stats. */
+__kernel void wide_last_running_fused
+(const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,
+ const __global float *runningMean, const __global float *runningVar, const __global float *gamma,
+ const __global float *beta, const __global int *lengths, long elements, long columns, long C, long K, long splits,
+ long line, long places, float2 eps) {
+    patch p = patch_of(elements, columns, K, get_group_id(0), splits, lengths, line, places);
+    column_affine own[VECTORS];
+    for (int v = 0; v < VECTORS; v++) {
+        long column = column_of(p, v);
+        floatv mean = load_channels(runningMean, p, column, C);
+        floatv variance = load_channels(runningVar, p, column, C);
+        floatv inv_std = running_inv_stds(variance, eps);
+        column_affine a = {
+            mean, (floatv)(0.0f), inv_std * load_channels(gamma, p, column, C), load_channels(beta, p, column, C)};
+        own[v] = a;
+        if (p.from == 0) {
+            keep_stats(stats, p, column, C, mean, inv_std, variance);
+        }
+    }
+    normalize_rows(x, z, y, gamma, beta, p, own);
+}
+#endif
+
 #if LOCAL_SIZE == 1
 /* A value of the group of each of a vector's columns, so that the sums of differences from it can be added. */
 INLINE floatv group_shift(const __global storage *x, patch p, long column, long C) {
@@ -1020,24 +1074,6 @@ INLINE floatv channel_shift(const __global storage *row, patch p, long column, l
     return LOADV(own);
 }
 
-/* The step that normalizes, from the end of the tensor, which has been summed last. Before it come `before` tickets. */
-INLINE void normalize_tickets(
-    const __global storage *x, const __global storage *z, __global storage *y, const __global float4 *stats,
-    const __global float *gamma, const __global float *beta, patch all, long C, long applies,
-    volatile __global int *tickets, long ticket, long before) {
-    long end = before + tiles_of(all.columns) * applies;
-    column_affine own[VECTORS];
-    for (long tile = -1; ticket < end; ticket = draw_ticket(tickets)) {
-        patch p = part_of(all, end - 1 - ticket, applies);
-        if (p.first != tile) {
-            load_affines(stats, gamma, beta, p, C, own);
-            tile = p.first;
-        }
-        normalize_rows(x, z, y, gamma, beta, p, own);
-    }
-    leave_tickets(tickets);
-}
-
 __kernel void wide_last_forward_tickets
 (const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,
  const __global float *gamma, const __global float *beta, const __global int *lengths, __global real *partials,
@@ -1076,66 +1112,77 @@ __kernel void wide_last_forward_tickets
         finish_ticket(tickets);
     }
     await_tickets(tickets, merged);
-    normalize_tickets(x, z, y, stats, gamma, beta, all, C, applies, tickets, ticket, merged);
+    long end = merged + tiles_of(columns) * applies;
+    column_affine own[VECTORS];
+    for (long tile = -1; ticket < end; ticket = draw_ticket(tickets)) {
+        patch p = part_of(all, end - 1 - ticket, applies); /* from the end of the tensor, which has been summed last */
+        if (p.first != tile) {
+            load_affines(stats, gamma, beta, p, C, own);
+            tile = p.first;
+        }
+        normalize_rows(x, z, y, gamma, beta, p, own);
+    }
+    leave_tickets(tickets);
 }
 
-__kernel void wide_last_running_tickets
-(const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,
- const __global float *runningMean, const __global float *runningVar, const __global float *gamma,
- const __global float *beta, const __global int *lengths, volatile __global int *tickets, long elements, long columns,
- long C, long K, long applies, long line, long places, float2 eps) {
-    patch all = patch_of(elements, columns, K, 0, 1, lengths, line, places);
-    long ticket = draw_ticket(tickets);
-    long taken = running_tickets(runningMean, runningVar, stats, C, eps, tickets, &ticket);
-    normalize_tickets(x, z, y, stats, gamma, beta, all, C, applies, tickets, ticket, taken);
+/* Of so many parts of each tile of a block of tiles, one; parts of neighbouring tiles follow each other. */
+INLINE patch part_of_block(patch all, long block, long beside, long part, long parts) {
+    return part_of(all, part / beside * tiles_of(all.columns) + block * beside + part % beside, parts);
 }
 
 __kernel void wide_last_backward_tickets
 (const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
  __global storage *dz, const __global float4 *stats, __global float2 *sums, const __global float *gamma,
  const __global float *beta, __global float *dGamma, __global float *dBeta, const __global int *lengths,
- __global real *partials, volatile __global int *tickets, long elements, long columns, long C, long K, long splits,
- long applies, long line, long places, long count, int accumulate) {
+ __global real *partials, volatile __global int *tickets, long elements, long columns, long C, long K, long beside,
+ long splits, long applies, long line, long places, long count, int accumulate) {
     patch all = patch_of(elements, columns, K, 0, 1, lengths, line, places);
-    long ticket = draw_ticket(tickets);
-    long summed = tiles_of(columns) * splits;
-    column_norm norms[VECTORS];
-    for (long tile = -1; ticket < summed; ticket = draw_ticket(tickets)) {
-        patch p = part_of(all, ticket, splits);
-        if (p.first != tile) {
-            load_norms(stats, gamma, beta, p, C, norms);
-            tile = p.first;
-        }
-        realv sum[VECTORS], product[VECTORS];
-        gradient_sums(x, z, dy, gamma, beta, p, norms, sum, product);
-        store_sums(sums_of(partials, all, ticket / tiles_of(columns)), p, sum, product);
-        finish_ticket(tickets);
-    }
-    await_tickets(tickets, summed);
+    long blocks = tiles_of(columns) / beside;
+    long channels_of_block = blocks == 1 ? C : beside * TILE;
     long most = TICKET_CHANNELS / K;
-    long merged = summed + (C + most - 1) / most;
-    for (; ticket < merged; ticket = draw_ticket(tickets)) {
-        real a[TICKET_CHANNELS], b[TICKET_CHANNELS];
-        long c = (ticket - summed) * most;
-        long channels = min(most, C - c);
-        add_sums(partials, all, splits, C, c, channels, a, b);
-        for (long i = 0; i < channels; i++) {
-            real d_gamma = real_mul(b[i * K], real_of((float2)(stats[c + i].z, 0.0f)));
-            store_gradients(dGamma, dBeta, c + i, d_gamma, a[i * K], accumulate);
-            sums[c + i] = mean_pair(a[i * K], d_gamma, real_of_long(count));
-        }
-        finish_ticket(tickets);
-    }
-    await_tickets(tickets, merged);
-    long end = merged + tiles_of(columns) * applies;
+    column_norm norms[VECTORS];
     column_slope own[VECTORS];
-    for (long tile = -1; ticket < end; ticket = draw_ticket(tickets)) {
-        patch p = part_of(all, end - 1 - ticket, applies);
-        if (p.first != tile) {
-            load_slopes(stats, sums, gamma, beta, p, C, norms, own);
-            tile = p.first;
+    long ticket = draw_ticket(tickets);
+    long end = 0;
+    for (long block = 0; block < blocks; block++) {
+        long begin = end;
+        long summed = begin + beside * splits;
+        for (long tile = -1; ticket < summed; ticket = draw_ticket(tickets)) {
+            patch p = part_of_block(all, block, beside, ticket - begin, splits);
+            if (p.first != tile) {
+                load_norms(stats, gamma, beta, p, C, norms);
+                tile = p.first;
+            }
+            realv sum[VECTORS], product[VECTORS];
+            gradient_sums(x, z, dy, gamma, beta, p, norms, sum, product);
+            store_sums(sums_of(partials, all, (ticket - begin) / beside), p, sum, product);
+            finish_ticket(tickets);
         }
-        differentiate_rows(x, z, dy, dx, dz, gamma, beta, p, norms, own);
+        await_tickets(tickets, summed);
+        long merged = summed + (channels_of_block + most - 1) / most;
+        for (; ticket < merged; ticket = draw_ticket(tickets)) {
+            real a[TICKET_CHANNELS], b[TICKET_CHANNELS];
+            long c = block * channels_of_block + (ticket - summed) * most;
+            long channels = min(most, C - c);
+            add_sums(partials, all, splits, C, c, channels, a, b);
+            for (long i = 0; i < channels; i++) {
+                real d_gamma = real_mul(b[i * K], real_of((float2)(stats[c + i].z, 0.0f)));
+                store_gradients(dGamma, dBeta, c + i, d_gamma, a[i * K], accumulate);
+                sums[c + i] = mean_pair(a[i * K], d_gamma, real_of_long(count));
+            }
+            finish_ticket(tickets);
+        }
+        await_tickets(tickets, merged);
+        end = merged + beside * applies;
+        for (long tile = -1; ticket < end; ticket = draw_ticket(tickets)) {
+            patch p = part_of_block(all, block, beside, end - 1 - ticket, applies);
+            if (p.first != tile) {
+                load_slopes(stats, sums, gamma, beta, p, C, norms, own);
+                tile = p.first;
+            }
+            differentiate_rows(x, z, dy, dx, dz, gamma, beta, p, norms, own);
+            finish_ticket(tickets);
+        }
     }
     leave_tickets(tickets);
 }

@@ -10,6 +10,8 @@ import io.normcl.NormSweep.Size;
 import io.normcl.NormSweep.Wanted;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
+import io.normcl.device.Limits;
+import io.normcl.device.OtherLimits;
 import io.normcl.plan.Family;
 import io.normcl.plan.Tuning;
 import io.normcl.tensor.Activation;
@@ -26,11 +28,14 @@ import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.EnumSource;
 
 /** Every layer over many shapes, and over every pair of options, in both kernel families and every form of plan. */
 class NormSweepTest {
     private static final List<Activation> ACTIVATIONS =
             List.of(Activation.NONE, Activation.RELU, Activation.leakyRelu(0.25), Activation.SILU);
+    private static final int ROWS = 70;
+    private static final int LONG_ROW = 4608;
     private static Device device;
 
     @BeforeAll
@@ -134,17 +139,47 @@ class NormSweepTest {
         }
     }
 
+    /** Rows so long that a backward takes some tiles of narrow columns after the others, two at once or one. */
+    @ParameterizedTest
+    @EnumSource(DataType.class)
+    void blocksOfTilesOneAfterTheOther(DataType type) {
+        Size size = new Size(type == DataType.FLOAT ? ROWS : 2 * ROWS, LONG_ROW, 1, 1, 1);
+        NormSweep sweep = NormSweep.plain(Kind.BATCH, Layout.CHANNELS_LAST, tuning(Family.WIDE, "own"), size)
+                .withType(type);
+        try (Device small = smallCaches()) {
+            sweep.check(small, 1);
+            sweep.with(Wanted.ALL, true, true, false, Alias.GRADIENTS).check(small, 2);
+        }
+    }
+
+    /** The device with caches of which two tiles of {@link #ROWS} rows of x and dy take half. */
+    private static Device smallCaches() {
+        Limits own = device.limits();
+        Limits limits = new Limits(
+                own.cpu(),
+                own.computeUnits(),
+                own.maxWorkGroupSize(),
+                own.localMemoryBytes(),
+                own.maxAllocationBytes(),
+                own.globalMemoryBytes(),
+                2 * 2 * 2 * 1024 * ROWS,
+                own.fp64(),
+                own.loopSteps(),
+                own.readsAhead());
+        return OtherLimits.of(device, limits);
+    }
+
     /**
      * Steps that didn't wait would take the statistics or sums of the pass before, which are another tensor's: the layer takes the
      * same memory again.
      */
-    @Test
-    void stepsOfOneLaunchWaitForOneAnother() {
-        int n = 517;
-        int c = 130;
+    @ParameterizedTest
+    @CsvSource({"517,130,300", ROWS + "," + LONG_ROW + ",40"})
+    void stepsOfOneLaunchWaitForOneAnother(int n, int c, int steps) {
         Random random = new Random(1);
-        try (Rig rig = new Rig(device);
-                BatchNorm norm = BatchNorm.open(device, BatchNormSpec.of(c), Tuning.of(Family.WIDE))) {
+        try (Device small = smallCaches();
+                Rig rig = new Rig(small);
+                BatchNorm norm = BatchNorm.open(small, BatchNormSpec.of(c), Tuning.of(Family.WIDE))) {
             Tensor[] x = new Tensor[2];
             Tensor[] dy = new Tensor[2];
             for (int i = 0; i < 2; i++) {
@@ -156,7 +191,7 @@ class NormSweepTest {
             Tensor dx = rig.tensor(new float[n * c], Layout.CHANNELS_LAST, n, c);
             Buffer dGamma = rig.floats(c);
             float[][][] first = new float[2][][];
-            for (int i = 0; i < 300; i++) {
+            for (int i = 0; i < steps; i++) {
                 int which = i % 2;
                 try (Saved saved = norm.forward(Mode.TRAINING, x[which], y)) {
                     norm.backward(saved, x[which], dy[which], Gradients.of(dx, dGamma, null));

@@ -56,7 +56,7 @@ import org.junit.jupiter.api.TestFactory;
 class SmallShapesTest {
     private static final Path LOG = Path.of(Objects.requireNonNullElse(System.getenv("OCLGRIND_LOG"), "no log"));
     private static final Random RANDOM = new Random(1);
-    private static final int MOST_BYTES = 1 << 16;
+    private static final int MOST_BYTES = 1 << 18;
     private static final int MOST_TOLD = 4000;
     private static final Form PLAIN = new Form(DataType.FLOAT, Activation.NONE, false, SmallShapesTest::few);
     private static final List<Form> FORMS = List.of(
@@ -117,6 +117,7 @@ class SmallShapesTest {
                         batch(Layout.CHANNELS_LAST, null, 33, 1, 16), // sums in registers
                         batchSteps(Layout.CHANNELS_LAST, null, 258, 1, 3), // more places than are taken whole
                         batchSteps(Layout.CHANNELS_LAST, new int[] {2, 0}, 2, 2, 3, 18),
+                        blocksOfTiles(17, 1, 2064),
                         batchSteps(Layout.CHANNELS_FIRST, null, 256, 3, 2),
                         batchSteps(Layout.CHANNELS_FIRST, new int[] {18, 0}, 2, 1, 2, 19),
                         batch(Layout.CHANNELS_FIRST, new int[] {18, 0}, 2, 1, 2, 19),
@@ -270,6 +271,14 @@ class SmallShapesTest {
         return FORMS.stream()
                 .map(form -> new Case(
                         name + form, form.limits(), batch(layout, lengths, form, Tuning.of(Family.WIDE), shape)));
+    }
+
+    /** Long rows, of whose narrow tiles no cache holds several. */
+    private static Stream<Case> blocksOfTiles(long... shape) {
+        return Stream.of(new Case(
+                name("batch norm in blocks of tiles", Layout.CHANNELS_LAST, null, shape),
+                own -> limits(own, 16, 1, own.fp64()),
+                batch(Layout.CHANNELS_LAST, null, PLAIN, Tuning.of(Family.WIDE), shape)));
     }
 
     private static Consumer<Rig> batch(Layout layout, int[] lengths, Form form, Tuning tuning, long... shape) {

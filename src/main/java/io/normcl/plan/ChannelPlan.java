@@ -60,7 +60,10 @@ public final class ChannelPlan {
         }
         if (walk instanceof ChannelsLast last && Walk.takesTickets(limits, tuning)) {
             return new Plan(
-                    List.of(last.forwardTickets()), 1, last.ticketBytes(), form.forwardBytes(view.elements(), 3));
+                    List.of(last.forwardTickets()),
+                    1,
+                    last.forwardTicketBytes(),
+                    form.forwardBytes(view.elements(), 3));
         }
         KernelCall merge = merged(
                 "channel_stats_finalize",
@@ -89,8 +92,8 @@ public final class ChannelPlan {
     public static Plan forwardRunning(ChannelView view, Form form, Limits limits, Tuning tuning) {
         Walk walk = walk(PLACES_TO_APPLY, view, form, limits, tuning);
         return new Plan(
-                Walk.takesTickets(limits, tuning)
-                        ? List.of(walk.runningTickets())
+                walk.runsAtOnce(tuning)
+                        ? List.of(walk.running())
                         : List.of(runningStats(view.c(), limits), walk.apply()),
                 1,
                 0,
@@ -128,7 +131,10 @@ public final class ChannelPlan {
         }
         if (dx && batchStats && walk instanceof ChannelsLast last && Walk.takesTickets(limits, tuning)) {
             return new Plan(
-                    List.of(last.backwardTickets()), 1, last.ticketBytes(), form.backwardBytes(view.elements(), 5, 2));
+                    List.of(last.backwardTickets()),
+                    1,
+                    last.backwardTicketBytes(),
+                    form.backwardBytes(view.elements(), 5, 2));
         }
         List<KernelCall> sums = List.of(
                 walk.backwardPartial(),

@@ -193,7 +193,12 @@ record ChannelsFirst(
     }
 
     @Override
-    public KernelCall runningTickets() {
+    public boolean runsAtOnce(Tuning tuning) {
+        return Walk.takesTickets(limits, tuning);
+    }
+
+    @Override
+    public KernelCall running() {
         return call(
                 "first_running_tickets",
                 straight(1),

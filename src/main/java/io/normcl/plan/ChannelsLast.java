@@ -40,6 +40,17 @@ record ChannelsLast(
     /** The same where few columns make a tensor: they are shared out. */
     private static final int MOST_VECTORS_FUSED = 32;
 
+    /** The same where nothing is summed. */
+    private static final int MOST_VECTORS_RUNNING = 128;
+
+    /** Bytes of a tensor that are worth a work-group, which computes for itself what it normalizes with. */
+    private static final long LEAST_PART = 65_536;
+
+    /** Rows of so many bytes may be taken in tiles of so many, so that the caches hold a tile's channels until they are written. */
+    private static final long LONG_ROW = 8192;
+
+    private static final long NARROW_TILE = 1024;
+
     /** Columns that make a row worth a CPU's work-item. */
     private static final long ROW = 256;
 
@@ -137,8 +148,8 @@ record ChannelsLast(
 
     /**
      * Small enough that a launch costs more than the work, and not so narrow that most of a vector would idle; or whole
-     * tiles, about a page of floats of each row, equally many for each of a CPU's cores. Those of half a page take up to twice as
-     * long as rows.
+     * tiles, about a page of floats of each row, equally many for each of a CPU's cores, whose caches hold them in part. Those of
+     * half a page take up to twice as long as rows.
      */
     @Override
     public boolean holds(int tensors) {
@@ -146,13 +157,15 @@ record ChannelsLast(
             return false;
         }
         boolean small = view.elements() * tensors <= 65_536 && (view.c() >= width || view.m() <= 256);
-        return small || wholeTiles();
+        return small || wholeTiles(tensors);
     }
 
-    private boolean wholeTiles() {
+    private boolean wholeTiles(int tensors) {
+        long tiles = limits.computeUnits() * tile();
         return localSize == 1
                 && vectors >= LEAST_VECTORS
-                && view.c() % (tile() * limits.computeUnits()) == 0
+                && view.c() % tiles == 0
+                && (tensors == 1 || tiles * view.m() * form.type().bytes() * tensors < lastCache())
                 && view.m() * vectors <= Walk.mostSteps(limits);
     }
 
@@ -208,8 +221,8 @@ record ChannelsLast(
     public KernelCall forwardFused() {
         return call(
                 "last_forward_fused",
-                Defines.with(defines(1), "VECTORS", fusedVectors()),
-                ceilDiv(view.c(), (long) lanes * width * fusedVectors()) * samples,
+                defines(1, fusedVectors(1)),
+                ceilDiv(view.c(), (long) lanes * width * fusedVectors(1)) * samples,
                 List.of(
                         Slot.X,
                         Slot.Z,
@@ -224,11 +237,21 @@ record ChannelsLast(
     }
 
     @Override
-    public KernelCall runningTickets() {
+    public boolean runsAtOnce(Tuning tuning) {
+        return localSize == 1 && !Boolean.FALSE.equals(tuning.fused());
+    }
+
+    @Override
+    public KernelCall running() {
+        long all = ceilDiv(columns, width);
+        int own = all <= MOST_VECTORS ? vectors : (int) ceilDiv(all, ceilDiv(all, MOST_VECTORS_RUNNING));
+        long tiles = ceilDiv(columns, (long) own * width);
+        long worth = ceilDiv(view.elements() * form.type().bytes(), LEAST_PART * tiles);
+        long parts = Math.min(ceilDiv(applySplits * tiles(), tiles), worth);
         return call(
-                "last_running_tickets",
-                defines(1),
-                limits.computeUnits(),
+                "last_running_fused",
+                Defines.with(defines(1, own), "LOW_MEANS", 0),
+                tiles * parts,
                 List.of(
                         Slot.X,
                         Slot.Z,
@@ -239,12 +262,11 @@ record ChannelsLast(
                         Slot.GAMMA,
                         Slot.BETA,
                         Slot.LENGTHS,
-                        Slot.TICKETS,
                         view.elements(),
                         columns,
                         view.c(),
                         k,
-                        applySplits,
+                        parts,
                         line(),
                         places(),
                         Slot.EPS));
@@ -278,11 +300,41 @@ record ChannelsLast(
                         Slot.EPS));
     }
 
+    /** How a backward's steps follow each other: tiles of so many vectors, so many of them at once, each in so many parts. */
+    private record Blocks(int vectors, long tiles, long beside, long splits, long applies) {}
+
+    /** Long rows of whole vectors, many of them: the channels of as many narrow tiles at once as the caches hold; else all tiles. */
+    private Blocks blocks() {
+        long type = form.type().bytes();
+        boolean narrow = k == 1
+                && columns == view.c()
+                && columns % width == 0
+                && columns * type >= LONG_ROW
+                && bytes(2) >= lastCache();
+        if (!narrow) {
+            return new Blocks(vectors, tiles(), tiles(), rowSplits, applySplits);
+        }
+        int own = (int) (NARROW_TILE / (width * type));
+        long all = ceilDiv(columns, (long) own * width);
+        long beside = clamp(Walk.cache(limits) / 2 / (2 * NARROW_TILE * view.m()), 1, all);
+        while (all % beside != 0) {
+            beside--;
+        }
+        return new Blocks(
+                own, all, beside, shared(rowSplits, beside, view.m() / 16), shared(applySplits, beside, view.m() / 2));
+    }
+
+    /** So many parts of all tiles shared out among as many as are taken at once. */
+    private long shared(long parts, long beside, long most) {
+        return Math.max(parts, Math.min(ceilDiv(parts * tiles(), beside), most));
+    }
+
     /** The same of a backward. */
     KernelCall backwardTickets() {
+        Blocks blocks = blocks();
         return call(
                 "last_backward_tickets",
-                defines(2),
+                defines(2, blocks.vectors()),
                 limits.computeUnits(),
                 List.of(
                         Slot.X,
@@ -303,17 +355,23 @@ record ChannelsLast(
                         columns,
                         view.c(),
                         k,
-                        rowSplits,
-                        applySplits,
+                        blocks.beside(),
+                        blocks.splits(),
+                        blocks.applies(),
                         line(),
                         places(),
                         Slot.COUNT,
                         Slot.ACCUMULATE));
     }
 
-    /** Bytes of the sums that one of these hands on: two reals for each column of a whole tile. */
-    long ticketBytes() {
+    /** Bytes of the sums that a forward's steps hand on: two reals for each column of a whole tile. */
+    long forwardTicketBytes() {
         return 8 * 2 * rowSplits * tiles() * tile();
+    }
+
+    long backwardTicketBytes() {
+        Blocks blocks = blocks();
+        return 8 * 2 * blocks.splits() * blocks.tiles() * blocks.vectors() * width;
     }
 
     @Override
@@ -371,8 +429,8 @@ record ChannelsLast(
     public KernelCall backwardFused() {
         return call(
                 "last_backward_fused",
-                Defines.with(defines(2), "VECTORS", fusedVectors()),
-                ceilDiv(view.c(), (long) lanes * width * fusedVectors()) * samples,
+                defines(2, fusedVectors(2)),
+                ceilDiv(view.c(), (long) lanes * width * fusedVectors(2)) * samples,
                 List.of(
                         Slot.X,
                         Slot.Z,
@@ -461,6 +519,11 @@ record ChannelsLast(
         return view.elements() * form.type().bytes() * tensors;
     }
 
+    /** Bytes of tensors of which a server's last cache still holds much when they are read again. */
+    private long lastCache() {
+        return 4 * Walk.cache(limits);
+    }
+
     private long line() {
         return Math.max(1, form.line());
     }
@@ -469,8 +532,10 @@ record ChannelsLast(
         return Math.max(1, view.s());
     }
 
-    private int fusedVectors() {
-        return wholeTiles() ? vectors : Math.min(vectors, powerOfTwo(ceilDiv(view.c(), width), MOST_VECTORS_FUSED));
+    private int fusedVectors(int tensors) {
+        return wholeTiles(tensors)
+                ? vectors
+                : Math.min(vectors, powerOfTwo(ceilDiv(view.c(), width), MOST_VECTORS_FUSED));
     }
 
     private long tile() {
@@ -487,7 +552,11 @@ record ChannelsLast(
     }
 
     private Map<String, String> defines(int inputs) {
-        boolean straight = columns <= tile();
+        return defines(inputs, vectors);
+    }
+
+    private Map<String, String> defines(int inputs, int vectors) {
+        boolean straight = columns <= (long) lanes * width * vectors;
         Map<String, String> own = Defines.of(
                 limits,
                 "LOCAL_SIZE",

@@ -25,8 +25,11 @@ sealed interface Walk permits ChannelsFirst, ChannelsLast {
 
     KernelCall forwardFused();
 
-    /** The running statistics and the pass that uses them in one launch, where {@link #takesTickets}. */
-    KernelCall runningTickets();
+    /** Whether the pass that uses running statistics takes them itself, in one launch. */
+    boolean runsAtOnce(Tuning tuning);
+
+    /** That launch. */
+    KernelCall running();
 
     KernelCall backwardPartial();
 

@@ -63,7 +63,7 @@ class ChannelPlanTest {
         assertEquals(List.of(3, 2, 3), launches(view, CPU, Tuning.of(Family.COOPERATIVE)));
         assertEquals(List.of(3, 2, 3), launches(view, GPU, Tuning.NONE));
         assertEquals(List.of(3, 2, 3), launches(new ChannelView(4096, 4096, 1, true), GPU, Tuning.NONE));
-        assertEquals(List.of(3, 2, 3), launches(view, LOOPS_END, Tuning.NONE));
+        assertEquals(List.of(3, 1, 3), launches(view, LOOPS_END, Tuning.NONE));
         assertEquals(List.of(1, 1, 1), launches(new ChannelView(4, 256, 49, false), CPU, Tuning.NONE));
         assertEquals(List.of(1, 2, 1), launches(new ChannelView(4, 256, 49, false), LOOPS_END, Tuning.NONE));
     }
@@ -83,6 +83,35 @@ class ChannelPlanTest {
         assertEquals("wide_last_forward_tickets", forwardKernel(new ChannelView(256, 64, 9, false)));
         assertEquals("wide_first_forward_fused", forwardKernel(new ChannelView(256, 64, 10, false)));
         assertEquals("wide_first_forward_fused", forwardKernel(new ChannelView(255, 64, 9, false)));
+    }
+
+    @Test
+    void longRowsGoBackInNarrowTilesOneBlockOfThemAfterTheOther() {
+        assertEquals("wide_last_backward_fused", backward(32 * 7 * 7, 2048).kernel(), "which the caches hold in part");
+        KernelCall steps = backward(4096, 4096);
+        assertEquals("wide_last_backward_tickets", steps.kernel());
+        assertEquals("16", steps.defines().get("VECTORS"));
+        assertEquals(List.of(1L, 8L, 32L), steps.args().subList(18, 21), "a tile at once, its parts");
+        assertEquals(List.of(2L, 5L, 18L), backward(600, 8704).args().subList(18, 21), "as many as the caches hold");
+        assertEquals("64", backward(100_000, 1024).defines().get("VECTORS"), "no long rows");
+        assertEquals("53", backward(8000, 2500).defines().get("VECTORS"), "no whole vectors");
+    }
+
+    private static KernelCall backward(long n, long c) {
+        ChannelView view = new ChannelView(n, c, 1, true);
+        return ChannelPlan.backward(view, Form.PLAIN, CPU, Tuning.NONE, true, true, true)
+                .calls()
+                .get(0);
+    }
+
+    @Test
+    void anEvaluationTakesWiderTilesSinceItSumsNothing() {
+        KernelCall call = ChannelPlan.forwardRunning(new ChannelView(32, 2048, 49, true), Form.PLAIN, CPU, Tuning.NONE)
+                .calls()
+                .get(0);
+        assertEquals("wide_last_running_fused", call.kernel());
+        assertEquals("128", call.defines().get("VECTORS"));
+        assertEquals(Range.of(32, 1), call.range());
     }
 
     private static String forwardKernel(ChannelView view) {

@@ -228,7 +228,14 @@ __kernel void wide_first_running_tickets
  long piece, long applies, float2 eps) {
     long all = N * C * ((S + piece - 1) / piece);
     long ticket = draw_ticket(tickets);
-    long taken = running_tickets(runningMean, runningVar, stats, C, eps, tickets, &ticket);
+    long taken = (C + TICKET_CHANNELS - 1) / TICKET_CHANNELS;
+    for (; ticket < taken; ticket = draw_ticket(tickets)) {
+        for (long c = ticket * TICKET_CHANNELS; c < min(C, (ticket + 1) * TICKET_CHANNELS); c++) {
+            stats[c] = running_statistics(runningMean[c], runningVar[c], eps);
+        }
+        finish_ticket(tickets);
+    }
+    await_tickets(tickets, taken);
     for (; ticket < taken + applies; ticket = draw_ticket(tickets)) {
         long part = ticket - taken;
         normalize_pieces(

@@ -27,8 +27,8 @@ public final class TensorSets implements AutoCloseable {
     private TensorSets() {}
 
     /**
-     * How many sets a case takes: so many that all of them are {@value #CACHES} times the last cache, at most
-     * {@value #MOST_SETS}; one where the caches may hold it.
+     * How many sets a case takes: so many that what a forward reads and writes of all of them is {@value #CACHES} times the last
+     * cache, at most {@value #MOST_SETS}; one where the caches may hold it.
      *
      * @param timed the case
      * @param limits the device
@@ -41,7 +41,8 @@ public final class TensorSets implements AutoCloseable {
         }
         long setBytes = tensors(timed) * timed.tensorBytes();
         long rotated = Math.max(LEAST_ROTATED, CACHES * limits.cacheBytes());
-        long wanted = Math.max(2, Math.min(MOST_SETS, (rotated + setBytes - 1) / setBytes));
+        long forwardBytes = setBytes / 2; // the rest are gradients
+        long wanted = Math.max(2, Math.min(MOST_SETS, (rotated + forwardBytes - 1) / forwardBytes));
         return (int) Math.max(1, Math.min(wanted, limits.globalMemoryBytes() / 2 / setBytes));
     }
 

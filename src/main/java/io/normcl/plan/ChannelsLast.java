@@ -160,12 +160,13 @@ record ChannelsLast(
         return small || wholeTiles(tensors);
     }
 
+    /** A forward gains by that beyond the caches too; a backward of larger tensors goes by steps. */
     private boolean wholeTiles(int tensors) {
-        long tiles = limits.computeUnits() * tile();
+        long atOnce = limits.computeUnits() * tile();
         return localSize == 1
                 && vectors >= LEAST_VECTORS
-                && view.c() % tiles == 0
-                && (tensors == 1 || tiles * view.m() * form.type().bytes() * tensors < lastCache())
+                && view.c() % atOnce == 0
+                && (tensors == 1 || atOnce * view.m() * form.type().bytes() * tensors < lastCache())
                 && view.m() * vectors <= Walk.mostSteps(limits);
     }
 
@@ -222,7 +223,7 @@ record ChannelsLast(
         return call(
                 "last_forward_fused",
                 defines(1, fusedVectors(1)),
-                ceilDiv(view.c(), (long) lanes * width * fusedVectors(1)) * samples,
+                ceilDiv(view.c(), tile(fusedVectors(1))) * samples,
                 List.of(
                         Slot.X,
                         Slot.Z,
@@ -245,13 +246,12 @@ record ChannelsLast(
     public KernelCall running() {
         long all = ceilDiv(columns, width);
         int own = all <= MOST_VECTORS ? vectors : (int) ceilDiv(all, ceilDiv(all, MOST_VECTORS_RUNNING));
-        long tiles = ceilDiv(columns, (long) own * width);
-        long worth = ceilDiv(view.elements() * form.type().bytes(), LEAST_PART * tiles);
-        long parts = Math.min(ceilDiv(applySplits * tiles(), tiles), worth);
+        long worth = ceilDiv(bytes(1), LEAST_PART * tiles(own));
+        long parts = Math.min(ceilDiv(applySplits * tiles(), tiles(own)), worth);
         return call(
                 "last_running_fused",
                 Defines.with(defines(1, own), "LOW_MEANS", 0),
-                tiles * parts,
+                tiles(own) * parts,
                 List.of(
                         Slot.X,
                         Slot.Z,
@@ -301,7 +301,7 @@ record ChannelsLast(
     }
 
     /** How a backward's steps follow each other: tiles of so many vectors, so many of them at once, each in so many parts. */
-    private record Blocks(int vectors, long tiles, long beside, long splits, long applies) {}
+    private record Blocks(int vectors, long beside, long splits, long applies) {}
 
     /** Long rows of whole vectors, many of them: the channels of as many narrow tiles at once as the caches hold; else all tiles. */
     private Blocks blocks() {
@@ -312,16 +312,16 @@ record ChannelsLast(
                 && columns * type >= LONG_ROW
                 && bytes(2) >= lastCache();
         if (!narrow) {
-            return new Blocks(vectors, tiles(), tiles(), rowSplits, applySplits);
+            return new Blocks(vectors, tiles(), rowSplits, applySplits);
         }
         int own = (int) (NARROW_TILE / (width * type));
-        long all = ceilDiv(columns, (long) own * width);
+        long all = tiles(own);
         long beside = clamp(Walk.cache(limits) / 2 / (2 * NARROW_TILE * view.m()), 1, all);
         while (all % beside != 0) {
             beside--;
         }
         return new Blocks(
-                own, all, beside, shared(rowSplits, beside, view.m() / 16), shared(applySplits, beside, view.m() / 2));
+                own, beside, shared(rowSplits, beside, view.m() / 16), shared(applySplits, beside, view.m() / 2));
     }
 
     /** So many parts of all tiles shared out among as many as are taken at once. */
@@ -364,14 +364,18 @@ record ChannelsLast(
                         Slot.ACCUMULATE));
     }
 
-    /** Bytes of the sums that a forward's steps hand on: two reals for each column of a whole tile. */
     long forwardTicketBytes() {
-        return 8 * 2 * rowSplits * tiles() * tile();
+        return ticketBytes(vectors, rowSplits);
     }
 
     long backwardTicketBytes() {
         Blocks blocks = blocks();
-        return 8 * 2 * blocks.splits() * blocks.tiles() * blocks.vectors() * width;
+        return ticketBytes(blocks.vectors(), blocks.splits());
+    }
+
+    /** Bytes of the sums that such steps hand on: two reals for each column of a whole tile. */
+    private long ticketBytes(int vectors, long splits) {
+        return 8 * 2 * splits * tiles(vectors) * tile(vectors);
     }
 
     @Override
@@ -430,7 +434,7 @@ record ChannelsLast(
         return call(
                 "last_backward_fused",
                 defines(2, fusedVectors(2)),
-                ceilDiv(view.c(), (long) lanes * width * fusedVectors(2)) * samples,
+                ceilDiv(view.c(), tile(fusedVectors(2))) * samples,
                 List.of(
                         Slot.X,
                         Slot.Z,
@@ -539,11 +543,19 @@ record ChannelsLast(
     }
 
     private long tile() {
+        return tile(vectors);
+    }
+
+    private long tile(int vectors) {
         return (long) lanes * width * vectors;
     }
 
     private long tiles() {
-        return ceilDiv(columns, tile());
+        return tiles(vectors);
+    }
+
+    private long tiles(int vectors) {
+        return ceilDiv(columns, tile(vectors));
     }
 
     private KernelCall call(String kernel, Map<String, String> defines, long groups, List<Object> args) {
@@ -556,7 +568,7 @@ record ChannelsLast(
     }
 
     private Map<String, String> defines(int inputs, int vectors) {
-        boolean straight = columns <= (long) lanes * width * vectors;
+        boolean straight = columns <= tile(vectors);
         Map<String, String> own = Defines.of(
                 limits,
                 "LOCAL_SIZE",

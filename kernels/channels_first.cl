@@ -227,17 +227,15 @@ __kernel void wide_first_running_tickets
  const __global float *beta, const __global int *lengths, volatile __global int *tickets, long N, long C, long S,
  long piece, long applies, float2 eps) {
     long all = N * C * ((S + piece - 1) / piece);
-    long ticket = draw_ticket(tickets);
-    long taken = (C + TICKET_CHANNELS - 1) / TICKET_CHANNELS;
-    for (; ticket < taken; ticket = draw_ticket(tickets)) {
-        for (long c = ticket * TICKET_CHANNELS; c < min(C, (ticket + 1) * TICKET_CHANNELS); c++) {
+    stage now = first_stage(tickets, (C + TICKET_CHANNELS - 1) / TICKET_CHANNELS);
+    for (long part; (part = draw_ticket(&now)) >= 0;) {
+        for (long c = part * TICKET_CHANNELS; c < min(C, (part + 1) * TICKET_CHANNELS); c++) {
             stats[c] = running_statistics(runningMean[c], runningVar[c], eps);
         }
-        finish_ticket(tickets);
     }
-    await_tickets(tickets, taken);
-    for (; ticket < taken + applies; ticket = draw_ticket(tickets)) {
-        long part = ticket - taken;
+    end_stage(&now);
+    begin_stage(&now, applies, 0);
+    for (long part; (part = draw_ticket(&now)) >= 0;) {
         normalize_pieces(
             x, z, y, stats, gamma, beta, lengths, C, S, piece, 1, part * all / applies, (part + 1) * all / applies);
     }

@@ -28,7 +28,7 @@
  *
  * These need columns of one tile, or columns = C.
  *
- * In the wide family steps may follow one another in one launch (see tickets.clh), any number of work-groups:
+ * In the wide family steps may follow one another in one launch, a work-group for each line of `tickets` (see tickets.clh):
  *
  *   wide_last_forward_tickets    reads x twice      writes y, stats            2R + 1W
  *   wide_last_backward_tickets   reads x, dy twice  writes dx, gradients       4R + 1W
@@ -1081,11 +1081,12 @@ __kernel void wide_last_forward_tickets
  long places, long count, float2 eps) {
     patch all = patch_of(elements, columns, K, 0, 1, lengths, line, places);
     const __global storage *row = counted_row(x, all);
-    long ticket = draw_ticket(tickets);
-    long summed = tiles_of(columns) * splits;
+    long tiles = tiles_of(columns);
+    stage now = first_stage(tickets, tiles * splits);
     floatv shift[VECTORS];
-    for (long tile = -1; ticket < summed; ticket = draw_ticket(tickets)) {
-        patch p = part_of(all, ticket, splits);
+    long tile = -1;
+    for (long part; (part = draw_ticket(&now)) >= 0;) {
+        patch p = part_of(all, part, splits);
         if (p.first != tile) {
             for (int v = 0; v < VECTORS; v++) {
                 shift[v] = channel_shift(row, p, column_of(p, v), C);
@@ -1094,28 +1095,27 @@ __kernel void wide_last_forward_tickets
         }
         realv sum[VECTORS], square[VECTORS];
         column_sums(x, p, shift, sum, square);
-        store_sums(sums_of(partials, all, ticket / tiles_of(columns)), p, sum, square);
-        finish_ticket(tickets);
+        store_sums(sums_of(partials, all, part / tiles), p, sum, square);
     }
-    await_tickets(tickets, summed);
+    end_stage(&now);
     long most = TICKET_CHANNELS / K;
-    long merged = summed + (C + most - 1) / most;
-    for (; ticket < merged; ticket = draw_ticket(tickets)) {
+    begin_stage(&now, (C + most - 1) / most, 0);
+    for (long part; (part = draw_ticket(&now)) >= 0;) {
         real s[TICKET_CHANNELS], q[TICKET_CHANNELS];
-        long c = (ticket - summed) * most;
+        long c = part * most;
         long channels = min(most, C - c);
         add_sums(partials, all, splits, C, c, channels, s, q);
         for (long i = 0; i < channels; i++) {
             float shift_of_it = UNPACK1(row + (c + i) * K);
             stats[c + i] = moments_statistics(moments_of_sums(count, shift_of_it, s[i * K], q[i * K], 1.0f), eps);
         }
-        finish_ticket(tickets);
     }
-    await_tickets(tickets, merged);
-    long end = merged + tiles_of(columns) * applies;
+    end_stage(&now);
+    begin_stage(&now, tiles * applies, 1); /* from what has been summed last */
     column_affine own[VECTORS];
-    for (long tile = -1; ticket < end; ticket = draw_ticket(tickets)) {
-        patch p = part_of(all, end - 1 - ticket, applies); /* from the end of the tensor, which has been summed last */
+    tile = -1;
+    for (long part; (part = draw_ticket(&now)) >= 0;) {
+        patch p = part_of(all, part, applies);
         if (p.first != tile) {
             load_affines(stats, gamma, beta, p, C, own);
             tile = p.first;
@@ -1142,27 +1142,25 @@ __kernel void wide_last_backward_tickets
     long most = TICKET_CHANNELS / K;
     column_norm norms[VECTORS];
     column_slope own[VECTORS];
-    long ticket = draw_ticket(tickets);
-    long end = 0;
+    stage now = first_stage(tickets, 0);
     for (long block = 0; block < blocks; block++) {
-        long begin = end;
-        long summed = begin + beside * splits;
-        for (long tile = -1; ticket < summed; ticket = draw_ticket(tickets)) {
-            patch p = part_of_block(all, block, beside, ticket - begin, splits);
+        begin_stage(&now, beside * splits, 0);
+        long tile = -1;
+        for (long part; (part = draw_ticket(&now)) >= 0;) {
+            patch p = part_of_block(all, block, beside, part, splits);
             if (p.first != tile) {
                 load_norms(stats, gamma, beta, p, C, norms);
                 tile = p.first;
             }
             realv sum[VECTORS], product[VECTORS];
             gradient_sums(x, z, dy, gamma, beta, p, norms, sum, product);
-            store_sums(sums_of(partials, all, (ticket - begin) / beside), p, sum, product);
-            finish_ticket(tickets);
+            store_sums(sums_of(partials, all, part / beside), p, sum, product);
         }
-        await_tickets(tickets, summed);
-        long merged = summed + (channels_of_block + most - 1) / most;
-        for (; ticket < merged; ticket = draw_ticket(tickets)) {
+        end_stage(&now);
+        begin_stage(&now, (channels_of_block + most - 1) / most, 0);
+        for (long part; (part = draw_ticket(&now)) >= 0;) {
             real a[TICKET_CHANNELS], b[TICKET_CHANNELS];
-            long c = block * channels_of_block + (ticket - summed) * most;
+            long c = block * channels_of_block + part * most;
             long channels = min(most, C - c);
             add_sums(partials, all, splits, C, c, channels, a, b);
             for (long i = 0; i < channels; i++) {
@@ -1170,18 +1168,17 @@ __kernel void wide_last_backward_tickets
                 store_gradients(dGamma, dBeta, c + i, d_gamma, a[i * K], accumulate);
                 sums[c + i] = mean_pair(a[i * K], d_gamma, real_of_long(count));
             }
-            finish_ticket(tickets);
         }
-        await_tickets(tickets, merged);
-        end = merged + beside * applies;
-        for (long tile = -1; ticket < end; ticket = draw_ticket(tickets)) {
-            patch p = part_of_block(all, block, beside, end - 1 - ticket, applies);
+        end_stage(&now);
+        begin_stage(&now, beside * applies, 1); /* from what has been summed last */
+        tile = -1;
+        for (long part; (part = draw_ticket(&now)) >= 0;) {
+            patch p = part_of_block(all, block, beside, part, applies);
             if (p.first != tile) {
                 load_slopes(stats, sums, gamma, beta, p, C, norms, own);
                 tile = p.first;
             }
             differentiate_rows(x, z, dy, dx, dz, gamma, beta, p, norms, own);
-            finish_ticket(tickets);
         }
     }
     leave_tickets(tickets);

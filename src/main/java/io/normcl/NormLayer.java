@@ -4,6 +4,7 @@ import io.normcl.NamedParameter.Kind;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
 import io.normcl.device.Kernel;
+import io.normcl.plan.ChannelPlan;
 import io.normcl.plan.Form;
 import io.normcl.plan.KernelCall;
 import io.normcl.plan.Plan;
@@ -42,8 +43,6 @@ public abstract sealed class NormLayer implements AutoCloseable permits BatchNor
 
     /** What tells a layer's plans apart. */
     record PlanKey(Object view, Form form, int pass) {}
-
-    private static final int TICKETS = 3;
 
     final Device device;
     final Tuned tuned;
@@ -98,8 +97,9 @@ public abstract sealed class NormLayer implements AutoCloseable permits BatchNor
             scale = gamma != null ? gamma : filled(neutral);
             shift = beta != null ? beta : filled(0);
             discarded = filled(0);
-            tickets = own(4 * TICKETS);
-            tickets.write(new float[TICKETS]); // whose bits are those of ints
+            int ints = ChannelPlan.ticketInts(device.limits());
+            tickets = own((long) Integer.BYTES * ints);
+            tickets.write(new float[ints]); // whose bits are those of ints
         } catch (RuntimeException e) {
             owned.forEach(Buffer::close);
             throw e;

@@ -41,7 +41,20 @@ public final class ChannelPlan {
     /** Reals, 8 bytes each, in a partial result of the backward: sum of dy, sum of dy·xHat. */
     public static final int BACKWARD_PARTIAL = 2;
 
+    /** Ints of a cache line: LINE of {@code tickets.clh}. */
+    private static final int LINE = 16;
+
     private ChannelPlan() {}
+
+    /**
+     * What {@link Slot#TICKETS} takes.
+     *
+     * @param limits the device
+     * @return ints, 0 before the first launch; a launch leaves them so
+     */
+    public static int ticketInts(Limits limits) {
+        return LINE * (1 + limits.computeUnits());
+    }
 
     /**
      * The forward that takes its statistics from the batch.

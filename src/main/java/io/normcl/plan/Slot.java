@@ -42,7 +42,7 @@ public enum Slot {
     AVERAGES,
     /** The workspace. */
     PARTIALS,
-    /** 3 ints, 0 before a launch and after it, by which the steps in one launch wait for one another. */
+    /** {@link ChannelPlan#ticketInts} ints, by which the stages in one launch are shared out and wait for one another. */
     TICKETS,
     /** A vector of two floats, high and low. */
     EPS,

@@ -227,7 +227,7 @@ __kernel void wide_first_running_tickets
  const __global float *beta, const __global int *lengths, volatile __global int *tickets, long N, long C, long S,
  long piece, long applies, float2 eps) {
     long all = N * C * ((S + piece - 1) / piece);
-    stage now = first_stage(tickets, (C + TICKET_CHANNELS - 1) / TICKET_CHANNELS);
+    stage now = first_stage(tickets, get_num_groups(0), (C + TICKET_CHANNELS - 1) / TICKET_CHANNELS);
     for (long part; (part = draw_ticket(&now)) >= 0;) {
         for (long c = part * TICKET_CHANNELS; c < min(C, (part + 1) * TICKET_CHANNELS); c++) {
             stats[c] = running_statistics(runningMean[c], runningVar[c], eps);
@@ -239,7 +239,7 @@ __kernel void wide_first_running_tickets
         normalize_pieces(
             x, z, y, stats, gamma, beta, lengths, C, S, piece, 1, part * all / applies, (part + 1) * all / applies);
     }
-    leave_tickets(tickets);
+    leave_tickets(now);
 }
 #endif
 

@@ -814,8 +814,8 @@ __kernel void wide_last_running_fused
 (const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,
  const __global float *runningMean, const __global float *runningVar, const __global float *gamma,
  const __global float *beta, const __global int *lengths, long elements, long columns, long C, long K, long splits,
- long line, long places, float2 eps) {
-    patch p = patch_of(elements, columns, K, get_group_id(0), splits, lengths, line, places);
+ long line, long places, float2 eps, volatile __global int *tickets, long cores) {
+    patch p = patch_of(elements, columns, K, drawn_group(tickets, cores), splits, lengths, line, places);
     column_affine own[VECTORS];
     for (int v = 0; v < VECTORS; v++) {
         long column = column_of(p, v);
@@ -1082,7 +1082,7 @@ __kernel void wide_last_forward_tickets
     patch all = patch_of(elements, columns, K, 0, 1, lengths, line, places);
     const __global storage *row = counted_row(x, all);
     long tiles = tiles_of(columns);
-    stage now = first_stage(tickets, tiles * splits);
+    stage now = first_stage(tickets, get_num_groups(0), tiles * splits);
     floatv shift[VECTORS];
     long tile = -1;
     for (long part; (part = draw_ticket(&now)) >= 0;) {
@@ -1122,7 +1122,7 @@ __kernel void wide_last_forward_tickets
         }
         normalize_rows(x, z, y, gamma, beta, p, own);
     }
-    leave_tickets(tickets);
+    leave_tickets(now);
 }
 
 /* Of so many parts of each tile of a block of tiles, one; parts of neighbouring tiles follow each other. */
@@ -1142,7 +1142,7 @@ __kernel void wide_last_backward_tickets
     long most = TICKET_CHANNELS / K;
     column_norm norms[VECTORS];
     column_slope own[VECTORS];
-    stage now = first_stage(tickets, 0);
+    stage now = first_stage(tickets, get_num_groups(0), 0);
     for (long block = 0; block < blocks; block++) {
         begin_stage(&now, beside * splits, 0);
         long tile = -1;
@@ -1181,6 +1181,6 @@ __kernel void wide_last_backward_tickets
             differentiate_rows(x, z, dy, dx, dz, gamma, beta, p, norms, own);
         }
     }
-    leave_tickets(tickets);
+    leave_tickets(now);
 }
 #endif

@@ -152,17 +152,36 @@ class NormSweepTest {
         }
     }
 
+    /** Each core's share is drawn by those that there are, where work-groups of others never run beside them. */
+    @ParameterizedTest
+    @EnumSource(Layout.class)
+    void moreSharesThanCores(Layout layout) {
+        try (Device many =
+                with(3 * device.limits().computeUnits() + 1, device.limits().cacheBytes())) {
+            for (Size size : new Size[] {new Size(331, 3, 1, 1, 1), new Size(57, 130, 2, 10, 1)}) {
+                for (Kind kind : List.of(Kind.BATCH, Kind.BATCH_EVALUATION)) {
+                    NormSweep.plain(kind, layout, tuning(Family.WIDE, "own"), size)
+                            .check(many, size.c());
+                }
+            }
+        }
+    }
+
     /** The device with caches of which two tiles of {@link #ROWS} rows of x and dy take half. */
     private static Device smallCaches() {
+        return with(device.limits().computeUnits(), 2 * 2 * 2 * 1024 * ROWS);
+    }
+
+    private static Device with(int computeUnits, long cacheBytes) {
         Limits own = device.limits();
         Limits limits = new Limits(
                 own.cpu(),
-                own.computeUnits(),
+                computeUnits,
                 own.maxWorkGroupSize(),
                 own.localMemoryBytes(),
                 own.maxAllocationBytes(),
                 own.globalMemoryBytes(),
-                2 * 2 * 2 * 1024 * ROWS,
+                cacheBytes,
                 own.fp64(),
                 own.loopSteps(),
                 own.readsAhead());

@@ -269,7 +269,9 @@ record ChannelsLast(
                         parts,
                         line(),
                         places(),
-                        Slot.EPS));
+                        Slot.EPS,
+                        Slot.TICKETS,
+                        (long) limits.computeUnits()));
     }
 
     /** All steps of a forward in one launch, of tensors that no compute unit holds a part of. */

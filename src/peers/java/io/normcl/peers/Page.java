@@ -296,8 +296,8 @@ final class Page {
 
     private static final String EXPLANATION = "A ratio says how many times as fast NormCL is, by the medians; below 1 it is"
             + " coloured. All libraries work on the same memory, round by round in turn, with outputs that are there"
-            + " beforehand; PyTorch is also timed with outputs of its own, since some of its operators make the others by"
-            + " copying, and the faster counts. oneDNN's best is the faster of the same layout and, for channels-first"
+            + " beforehand; where PyTorch's operators make these by copying it is also timed with outputs of its own, the same"
+            + " memory each time, and the faster counts. oneDNN's best is the faster of the same layout and, for channels-first"
             + " batch norm, of channels last or in blocks of 16, without the reordering. GB/s count the bytes that NormCL's plan"
             + " needs, for every library; the copy is NormCL's own, the faster of plain and streaming stores. What takes a peer more than a second is timed once. Errors are"
             + " the largest against double over the largest value, of a backward the worst of dx, dGamma and dBeta;"

@@ -20,9 +20,9 @@ import org.bytedeco.pytorch.global.torch;
 import org.jspecify.annotations.Nullable;
 
 /**
- * PyTorch's operators of a case, without autograd: with outputs that are there beforehand ({@code _out}), or with
- * outputs of their own. Where PyTorch has only the second kind itself it makes the first by copying, so that either can
- * be the faster.
+ * PyTorch's operators of a case, without autograd: with outputs that are there beforehand ({@code _out}), or, where PyTorch
+ * makes these by copying, with outputs of their own too. What PyTorch allocates is the same memory each time, which the
+ * caches hold also where buffers rotate.
  */
 final class PyTorchContender implements Contender {
     private static final double EPS = 1e-5;
@@ -206,7 +206,8 @@ final class PyTorchContender implements Contender {
     public @Nullable Work pass(Pass pass) {
         boolean offered =
                 switch (timed.op()) {
-                    case BATCH_NORM, GROUP_NORM, LAYER_NORM -> true;
+                    case BATCH_NORM -> out || pass == Pass.BACKWARD;
+                    case GROUP_NORM, LAYER_NORM -> true;
                     case RMS_NORM -> !out && pass != Pass.BACKWARD;
                     default -> false;
                 };

@@ -10,7 +10,7 @@
  *
  *   <family>_first_stats_partial     C*splits groups   reads x             writes partials        1R
  *   <family>_first_apply             any groups        reads x             writes y               1R + 1W
- *   wide_first_running_tickets       any groups        reads x             writes y, stats        1R + 1W
+ *   wide_first_running_tickets       a group a core    reads x             writes y, stats        1R + 1W
  *   <family>_first_forward_fused     C/CHANNELS groups         reads x twice       writes y, stats        2R + 1W, or 1R + 1W
  *   <family>_first_backward_partial  C*splits groups   reads x, dy         writes partials        2R
  *   <family>_first_backward_apply    any groups        reads dy (and x)    writes dx              2R + 1W (1R + 1W)
@@ -227,7 +227,8 @@ __kernel void wide_first_running_tickets
  const __global float *beta, const __global int *lengths, volatile __global int *tickets, long N, long C, long S,
  long piece, long applies, float2 eps) {
     long all = N * C * ((S + piece - 1) / piece);
-    stage now = first_stage(tickets, get_num_groups(0), (C + TICKET_CHANNELS - 1) / TICKET_CHANNELS);
+    stage now = before_stages(tickets, get_num_groups(0));
+    begin_stage(&now, (C + TICKET_CHANNELS - 1) / TICKET_CHANNELS, 0);
     for (long part; (part = draw_ticket(&now)) >= 0;) {
         for (long c = part * TICKET_CHANNELS; c < min(C, (part + 1) * TICKET_CHANNELS); c++) {
             stats[c] = running_statistics(runningMean[c], runningVar[c], eps);

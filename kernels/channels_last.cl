@@ -28,7 +28,7 @@
  *
  * These need columns of one tile, or columns = C.
  *
- * In the wide family steps may follow one another in one launch, a work-group for each line of `tickets` (see tickets.clh):
+ * In the wide family steps may follow one another in one launch, a work-group for each core (see tickets.clh):
  *
  *   wide_last_forward_tickets    reads x twice      writes y, stats            2R + 1W
  *   wide_last_backward_tickets   reads x, dy twice  writes dx, gradients       4R + 1W
@@ -1082,7 +1082,8 @@ __kernel void wide_last_forward_tickets
     patch all = patch_of(elements, columns, K, 0, 1, lengths, line, places);
     const __global storage *row = counted_row(x, all);
     long tiles = tiles_of(columns);
-    stage now = first_stage(tickets, get_num_groups(0), tiles * splits);
+    stage now = before_stages(tickets, get_num_groups(0));
+    begin_stage(&now, tiles * splits, 0);
     floatv shift[VECTORS];
     long tile = -1;
     for (long part; (part = draw_ticket(&now)) >= 0;) {
@@ -1142,7 +1143,7 @@ __kernel void wide_last_backward_tickets
     long most = TICKET_CHANNELS / K;
     column_norm norms[VECTORS];
     column_slope own[VECTORS];
-    stage now = first_stage(tickets, get_num_groups(0), 0);
+    stage now = before_stages(tickets, get_num_groups(0));
     for (long block = 0; block < blocks; block++) {
         begin_stage(&now, beside * splits, 0);
         long tile = -1;

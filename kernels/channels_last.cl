@@ -9,7 +9,6 @@
  *
  *   <family>_last_stats_partial     tiles*splits groups  reads x            writes partials        1R
  *   <family>_last_apply             tiles*any groups     reads x            writes y               1R + 1W
- *   wide_last_running_fused         tiles*any groups     reads x            writes y, stats        1R + 1W
  *   <family>_last_forward_fused     tiles groups         reads x twice      writes y, stats        2R + 1W, or 1R + 1W
  *   <family>_last_backward_partial  tiles*splits groups  reads x, dy        writes partials        2R
  *   <family>_last_backward_apply    tiles*any groups     reads dy (and x)   writes dx              2R + 1W (1R + 1W)
@@ -28,8 +27,10 @@
  *
  * These need columns of one tile, or columns = C.
  *
- * In the wide family steps may follow one another in one launch, a work-group for each core (see tickets.clh):
+ * In the wide family a work-group for each core draws parts of a pass, and steps may follow one another in one launch (see
+ * tickets.clh):
  *
+ *   wide_last_running_fused      reads x            writes y, stats            1R + 1W
  *   wide_last_forward_tickets    reads x twice      writes y, stats            2R + 1W
  *   wide_last_backward_tickets   reads x, dy twice  writes dx, gradients       4R + 1W
  *
@@ -809,14 +810,10 @@ KERNEL(last_apply)
 }
 
 #if LOCAL_SIZE == 1 && !ROW_STATS
-/* The same from running statistics. Who takes the first rows of a tile keeps them in stats. */
-__kernel void wide_last_running_fused
-(const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,
- const __global float *runningMean, const __global float *runningVar, const __global float *gamma,
- const __global float *beta, const __global int *lengths, long elements, long columns, long C, long K, long splits,
- long line, long places, float2 eps, volatile __global int *tickets, long cores) {
-    patch p = patch_of(elements, columns, K, drawn_group(tickets, cores), splits, lengths, line, places);
-    column_affine own[VECTORS];
+/* What a tile is normalized with; with the first rows of it, its statistics are kept. */
+INLINE void load_running(
+    __global float4 *stats, const __global float *runningMean, const __global float *runningVar,
+    const __global float *gamma, const __global float *beta, patch p, long C, float2 eps, column_affine *own) {
     for (int v = 0; v < VECTORS; v++) {
         long column = column_of(p, v);
         floatv mean = load_channels(runningMean, p, column, C);
@@ -829,7 +826,26 @@ __kernel void wide_last_running_fused
             keep_stats(stats, p, column, C, mean, inv_std, variance);
         }
     }
-    normalize_rows(x, z, y, gamma, beta, p, own);
+}
+
+__kernel void wide_last_running_fused
+(const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,
+ const __global float *runningMean, const __global float *runningVar, const __global float *gamma,
+ const __global float *beta, const __global int *lengths, long elements, long columns, long C, long K, long splits,
+ long line, long places, float2 eps, volatile __global int *tickets) {
+    stage now = before_stages(tickets, get_num_groups(0));
+    begin_stage(&now, tiles_of(columns) * splits, 0);
+    column_affine own[VECTORS];
+    long tile = -1;
+    for (long part; (part = draw_ticket(&now)) >= 0;) {
+        patch p = patch_of(elements, columns, K, part, splits, lengths, line, places);
+        if (p.first != tile || p.from == 0) {
+            load_running(stats, runningMean, runningVar, gamma, beta, p, C, eps, own);
+            tile = p.first;
+        }
+        normalize_rows(x, z, y, gamma, beta, p, own);
+    }
+    leave_tickets(now);
 }
 #endif
 

@@ -77,6 +77,11 @@ class SmallShapesTest {
         }
     }
 
+    /** One compute unit: to oclgrind, groups that wait for one another race. */
+    private static Limits one(Limits own) {
+        return limits(own, own.maxWorkGroupSize(), own.cacheBytes(), own.fp64());
+    }
+
     /** Work-groups of 16, which take no less than larger ones and are sooner done. */
     private static Limits few(Limits own) {
         return limits(own, 16, own.cacheBytes(), own.fp64());
@@ -106,7 +111,7 @@ class SmallShapesTest {
         return Stream.of(
                         copy(Family.WIDE, 100),
                         copy(Family.COOPERATIVE, 3000),
-                        batchNorms(own -> own, 3, 5, 7), // odd: vectors of one
+                        batchNorms(SmallShapesTest::one, 3, 5, 7), // odd: vectors of one
                         batchNorms(SmallShapesTest::few, 2, 4, 20), // vectors of four, parts of sixteen
                         batchNorms(SmallShapesTest::few, 9, 2, 1), // rows of channels alone
                         batchNorms(SmallShapesTest::few, 3, 18, 2), // two tiles

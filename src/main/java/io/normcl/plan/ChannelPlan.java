@@ -105,7 +105,7 @@ public final class ChannelPlan {
     public static Plan forwardRunning(ChannelView view, Form form, Limits limits, Tuning tuning) {
         Walk walk = walk(PLACES_TO_APPLY, view, form, limits, tuning);
         return new Plan(
-                walk.runsAtOnce(tuning)
+                Walk.takesTickets(limits, tuning)
                         ? List.of(walk.running())
                         : List.of(runningStats(view.c(), limits), walk.apply()),
                 1,

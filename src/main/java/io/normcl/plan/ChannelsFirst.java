@@ -193,11 +193,6 @@ record ChannelsFirst(
     }
 
     @Override
-    public boolean runsAtOnce(Tuning tuning) {
-        return Walk.takesTickets(limits, tuning);
-    }
-
-    @Override
     public KernelCall running() {
         return call(
                 "first_running_tickets",

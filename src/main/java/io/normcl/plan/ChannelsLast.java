@@ -43,7 +43,7 @@ record ChannelsLast(
     /** The same where nothing is summed. */
     private static final int MOST_VECTORS_RUNNING = 128;
 
-    /** Bytes of a tensor that are worth a work-group, which computes for itself what it normalizes with. */
+    /** Bytes of a tensor that are worth a part, for which what it is normalized with may be computed anew. */
     private static final long LEAST_PART = 65_536;
 
     /** Rows of so many bytes may be taken in tiles of so many, so that the caches hold a tile's channels until they are written. */
@@ -238,11 +238,6 @@ record ChannelsLast(
     }
 
     @Override
-    public boolean runsAtOnce(Tuning tuning) {
-        return localSize == 1 && !Boolean.FALSE.equals(tuning.fused());
-    }
-
-    @Override
     public KernelCall running() {
         long all = ceilDiv(columns, width);
         int own = all <= MOST_VECTORS ? vectors : (int) ceilDiv(all, ceilDiv(all, MOST_VECTORS_RUNNING));
@@ -251,7 +246,7 @@ record ChannelsLast(
         return call(
                 "last_running_fused",
                 Defines.with(defines(1, own), "LOW_MEANS", 0),
-                tiles(own) * parts,
+                Math.min(limits.computeUnits(), tiles(own) * parts),
                 List.of(
                         Slot.X,
                         Slot.Z,
@@ -270,8 +265,7 @@ record ChannelsLast(
                         line(),
                         places(),
                         Slot.EPS,
-                        Slot.TICKETS,
-                        (long) limits.computeUnits()));
+                        Slot.TICKETS));
     }
 
     /** All steps of a forward in one launch, of tensors that no compute unit holds a part of. */

@@ -25,10 +25,7 @@ sealed interface Walk permits ChannelsFirst, ChannelsLast {
 
     KernelCall forwardFused();
 
-    /** Whether the pass that uses running statistics takes them itself, in one launch. */
-    boolean runsAtOnce(Tuning tuning);
-
-    /** That launch. */
+    /** The pass that uses running statistics and takes them itself, in one launch; as {@link #takesTickets}. */
     KernelCall running();
 
     KernelCall backwardPartial();
@@ -77,13 +74,13 @@ sealed interface Walk permits ChannelsFirst, ChannelsLast {
     }
 
     /**
-     * Whether the steps of a pass wait for one another in one launch: on a CPU, to which a launch costs as much as a small
-     * tensor, if its work-items may loop for as long as that takes.
+     * Whether a work-group for each core may take a pass in one launch, whose steps wait for one another: on a CPU, to which a
+     * launch costs as much as a small tensor, if its work-items may loop for as long as that takes.
      */
     static boolean takesTickets(Limits limits, Tuning tuning) {
         return limits.cpu()
                 && tuning.family(limits) == Family.WIDE
-                && tuning.fused() == null
+                && !Boolean.FALSE.equals(tuning.fused())
                 && limits.loopSteps() == Long.MAX_VALUE;
     }
 

@@ -63,7 +63,7 @@ class ChannelPlanTest {
         assertEquals(List.of(3, 2, 3), launches(view, CPU, Tuning.of(Family.COOPERATIVE)));
         assertEquals(List.of(3, 2, 3), launches(view, GPU, Tuning.NONE));
         assertEquals(List.of(3, 2, 3), launches(new ChannelView(4096, 4096, 1, true), GPU, Tuning.NONE));
-        assertEquals(List.of(3, 1, 3), launches(view, LOOPS_END, Tuning.NONE));
+        assertEquals(List.of(3, 2, 3), launches(view, LOOPS_END, Tuning.NONE));
         assertEquals(List.of(1, 1, 1), launches(new ChannelView(4, 256, 49, false), CPU, Tuning.NONE));
         assertEquals(List.of(1, 2, 1), launches(new ChannelView(4, 256, 49, false), LOOPS_END, Tuning.NONE));
     }
@@ -111,7 +111,8 @@ class ChannelPlanTest {
                 .get(0);
         assertEquals("wide_last_running_fused", call.kernel());
         assertEquals("128", call.defines().get("VECTORS"));
-        assertEquals(Range.of(32, 1), call.range());
+        assertEquals(Range.of(CPU.computeUnits(), 1), call.range());
+        assertEquals(32L, call.args().get(13), "parts");
     }
 
     private static String forwardKernel(ChannelView view) {

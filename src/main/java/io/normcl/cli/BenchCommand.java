@@ -199,8 +199,8 @@ final class BenchCommand implements Callable<Integer> {
         }
         List<BenchCase> plain = suite == null ? ofShape() : ofSuite(suite);
         List<BenchCase> cases = new ArrayList<>();
-        for (DataType type : types) {
-            plain.forEach(timed -> cases.add(timed.withType(type).withFused(fused(), residual)));
+        for (BenchCase timed : plain) { // its types one after the other, since memory may be slower minutes later
+            types.forEach(type -> cases.add(timed.withType(type).withFused(fused(), residual)));
         }
         requireAny(cases);
         return cases;

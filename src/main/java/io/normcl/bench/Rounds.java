@@ -1,8 +1,11 @@
 package io.normcl.bench;
 
 import java.util.Arrays;
+import java.util.Collections;
 import java.util.List;
 import java.util.function.IntConsumer;
+import java.util.stream.DoubleStream;
+import java.util.stream.IntStream;
 
 /** Timing of several things in turn: what disturbs the machine for a while then disturbs all of them. */
 public final class Rounds {
@@ -13,22 +16,54 @@ public final class Rounds {
     /**
      * What was timed of one thing.
      *
-     * @param median of the rounds, in milliseconds
-     * @param min the shortest round, in milliseconds
+     * @param rounds the times in milliseconds, one or more
      */
-    public record Millis(double median, double min) {
+    public record Millis(List<Double> rounds) {
         /**
-         * Takes the median and the least of times.
+         * Times as they were taken.
          *
-         * @param millis the times, at least one
-         * @return both
+         * @param millis the times in milliseconds, one or more
+         * @return the times
          */
         public static Millis of(double... millis) {
-            double[] sorted = millis.clone();
-            Arrays.sort(sorted);
+            return new Millis(Arrays.stream(millis).boxed().toList());
+        }
+
+        /**
+         * The median.
+         *
+         * @return milliseconds
+         */
+        public double median() {
+            return median(rounds.stream().mapToDouble(Double::doubleValue));
+        }
+
+        /**
+         * The shortest round.
+         *
+         * @return milliseconds
+         */
+        public double min() {
+            return Collections.min(rounds);
+        }
+
+        /**
+         * These times by others: the median of what each round gives, since a machine that changes from round to round
+         * is the same within one.
+         *
+         * @param other the times of something else, in the same rounds; of other rounds, the medians count
+         * @return above 1 where the other takes less
+         */
+        public double by(Millis other) {
+            return rounds.size() == other.rounds.size()
+                    ? median(IntStream.range(0, rounds.size()).mapToDouble(i -> rounds.get(i) / other.rounds.get(i)))
+                    : median() / other.median();
+        }
+
+        private static double median(DoubleStream values) {
+            double[] sorted = values.sorted().toArray();
             int middle = sorted.length / 2;
-            double median = sorted.length % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-            return new Millis(median, sorted[0]);
+            return sorted.length % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
         }
 
         /**
@@ -38,7 +73,7 @@ public final class Rounds {
          * @return 10⁹ bytes a second, by the median
          */
         public double gigabytes(long bytes) {
-            return bytes / median / 1e6;
+            return bytes / median() / 1e6;
         }
     }
 

@@ -50,10 +50,10 @@ public final class SyncBench {
         /**
          * What synchronization costs.
          *
-         * @return its share of the synchronized step, by the medians
+         * @return its share of the synchronized step, the median of the rounds'
          */
         public double share() {
-            return 1 - local.median() / sync.median();
+            return 1 - local.by(sync);
         }
 
         /**

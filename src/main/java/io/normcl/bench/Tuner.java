@@ -201,7 +201,7 @@ public final class Tuner {
         Map<Plan, Double> gains = new HashMap<>();
         int i = 0;
         for (Plan plan : layers.keySet()) {
-            gains.put(plan, millis.get(0).median() / millis.get(i++).median());
+            gains.put(plan, millis.get(0).by(millis.get(i++)));
         }
         return gains;
     }

@@ -264,14 +264,14 @@ public final class PeerBench implements Callable<Integer> {
                 Millis before = took.get(library);
                 if (found == null) {
                     remarks.putIfAbsent(library, contender.remark(pass));
-                } else if (before == null || found.median() < before.median()) {
+                } else if (before == null || found.by(before) < 1) {
                     took.put(library, found);
                     remarks.put(library, contender.remark(pass) + (slow.containsKey(thing) ? " (timed once)" : ""));
                 }
             }
             Millis same = took.get(Result.ONEDNN);
             if (same != null) {
-                took.merge(Result.ONEDNN_BEST, same, (a, b) -> a.median() < b.median() ? a : b);
+                took.merge(Result.ONEDNN_BEST, same, (a, b) -> a.by(b) < 1 ? a : b);
             }
             results.add(new Result(
                     suite, timed, pass, cached, own.bytes(pass), copy, took, errors.getOrDefault(pass, Map.of()),

@@ -41,12 +41,12 @@ record Result(
             + "fraction,onednn_ms,onednn_best_ms,pytorch_ms,to_onednn,to_onednn_best,to_pytorch,"
             + "normcl_error,onednn_error,pytorch_error,normcl_kernels,onednn_implementation,pytorch_remark";
 
-    /** How many times as fast as a library NormCL is; null where that has no such operation. */
+    /** How many times as fast as a library NormCL is, the median of the rounds; null where that has no such operation. */
     @Nullable
     Double ratio(String library) {
         Millis own = millis.get(NORMCL);
         Millis other = millis.get(library);
-        return own == null || other == null ? null : other.median() / own.median();
+        return own == null || other == null ? null : other.by(own);
     }
 
     double fraction() {

@@ -43,9 +43,12 @@ class ListingTest {
 
     @Test
     void medianAndMinimum() {
-        assertEquals(new Millis(4, 2.5), Millis.of(4, 2.5, 9));
-        assertEquals(new Millis(3, 1), Millis.of(5, 1, 4, 2));
-        assertEquals(new Millis(7, 7), Millis.of(7));
+        assertEquals(4, Millis.of(4, 2.5, 9).median());
+        assertEquals(2.5, Millis.of(4, 2.5, 9).min());
+        assertEquals(3, Millis.of(5, 1, 4, 2).median());
+        assertEquals(7, Millis.of(7).median());
+        assertEquals(2, Millis.of(2, 20, 2, 24).by(Millis.of(1, 10, 2, 8)), "a machine ten times as slow now and then");
+        assertEquals(8, Millis.of(8).by(Millis.of(1, 5, 1)), "other rounds");
         assertEquals(0.25, Millis.of(4, 1, 9).gigabytes(1_000_000));
     }
 

@@ -227,7 +227,7 @@ __kernel void wide_first_running_tickets
  const __global float *beta, const __global int *lengths, volatile __global int *tickets, long N, long C, long S,
  long piece, long applies, float2 eps) {
     long all = N * C * ((S + piece - 1) / piece);
-    stage now = before_stages(tickets, get_num_groups(0));
+    stage now = before_stages(tickets);
     begin_stage(&now, (C + TICKET_CHANNELS - 1) / TICKET_CHANNELS, 0);
     for (long part; (part = draw_ticket(&now)) >= 0;) {
         for (long c = part * TICKET_CHANNELS; c < min(C, (part + 1) * TICKET_CHANNELS); c++) {

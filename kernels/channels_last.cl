@@ -833,12 +833,13 @@ __kernel void wide_last_running_fused
  const __global float *runningMean, const __global float *runningVar, const __global float *gamma,
  const __global float *beta, const __global int *lengths, long elements, long columns, long C, long K, long splits,
  long line, long places, float2 eps, volatile __global int *tickets) {
-    stage now = before_stages(tickets, get_num_groups(0));
+    patch all = patch_of(elements, columns, K, 0, 1, lengths, line, places);
+    stage now = before_stages(tickets);
     begin_stage(&now, tiles_of(columns) * splits, 0);
     column_affine own[VECTORS];
     long tile = -1;
     for (long part; (part = draw_ticket(&now)) >= 0;) {
-        patch p = patch_of(elements, columns, K, part, splits, lengths, line, places);
+        patch p = part_of(all, part, splits);
         if (p.first != tile || p.from == 0) {
             load_running(stats, runningMean, runningVar, gamma, beta, p, C, eps, own);
             tile = p.first;
@@ -1098,7 +1099,7 @@ __kernel void wide_last_forward_tickets
     patch all = patch_of(elements, columns, K, 0, 1, lengths, line, places);
     const __global storage *row = counted_row(x, all);
     long tiles = tiles_of(columns);
-    stage now = before_stages(tickets, get_num_groups(0));
+    stage now = before_stages(tickets);
     begin_stage(&now, tiles * splits, 0);
     floatv shift[VECTORS];
     long tile = -1;
@@ -1159,7 +1160,7 @@ __kernel void wide_last_backward_tickets
     long most = TICKET_CHANNELS / K;
     column_norm norms[VECTORS];
     column_slope own[VECTORS];
-    stage now = before_stages(tickets, get_num_groups(0));
+    stage now = before_stages(tickets);
     for (long block = 0; block < blocks; block++) {
         begin_stage(&now, beside * splits, 0);
         long tile = -1;

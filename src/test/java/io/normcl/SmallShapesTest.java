@@ -111,7 +111,7 @@ class SmallShapesTest {
         return Stream.of(
                         copy(Family.WIDE, 100),
                         copy(Family.COOPERATIVE, 3000),
-                        batchNorms(SmallShapesTest::one, 3, 5, 7), // odd: vectors of one
+                        batchNorms(own -> own, 3, 5, 7), // odd: vectors of one
                         batchNorms(SmallShapesTest::few, 2, 4, 20), // vectors of four, parts of sixteen
                         batchNorms(SmallShapesTest::few, 9, 2, 1), // rows of channels alone
                         batchNorms(SmallShapesTest::few, 3, 18, 2), // two tiles
@@ -230,7 +230,12 @@ class SmallShapesTest {
                 }
             };
             String name = name("batch norm", layout, null, shape);
-            return Stream.of(true, false).flatMap(fused -> plans(name, limits, fused, launches));
+            UnaryOperator<Limits> steps = own -> one(limits.apply(own));
+            return Stream.of(
+                    plan(name, Family.WIDE, steps, true, launches),
+                    plan(name, Family.WIDE, limits, false, launches),
+                    plan(name, Family.COOPERATIVE, limits, true, launches),
+                    plan(name, Family.COOPERATIVE, limits, false, launches));
         });
     }
 
@@ -256,11 +261,19 @@ class SmallShapesTest {
 
     private static Stream<Case> plans(
             String name, UnaryOperator<Limits> limits, boolean fused, Function<Tuning, Consumer<Rig>> launches) {
-        return Stream.of(Family.values())
-                .map(family -> new Case(
-                        name + " " + family + (fused ? " fused" : ""),
-                        limits,
-                        launches.apply(Tuning.of(family).withFused(fused))));
+        return Stream.of(Family.values()).map(family -> plan(name, family, limits, fused, launches));
+    }
+
+    private static Case plan(
+            String name,
+            Family family,
+            UnaryOperator<Limits> limits,
+            boolean fused,
+            Function<Tuning, Consumer<Rig>> launches) {
+        return new Case(
+                name + " " + family + (fused ? " fused" : ""),
+                limits,
+                launches.apply(Tuning.of(family).withFused(fused)));
     }
 
     private static Stream<Case> batch(Layout layout, int[] lengths, long... shape) {

@@ -25,7 +25,7 @@ sealed interface Walk permits ChannelsFirst, ChannelsLast {
 
     KernelCall forwardFused();
 
-    /** The pass that uses running statistics and takes them itself, in one launch; as {@link #takesTickets}. */
+    /** The pass that uses running statistics and takes them itself, in one launch, where {@link #takesTickets}. */
     KernelCall running();
 
     KernelCall backwardPartial();
@@ -74,7 +74,7 @@ sealed interface Walk permits ChannelsFirst, ChannelsLast {
     }
 
     /**
-     * Whether a work-group for each core may take a pass in one launch, whose steps wait for one another: on a CPU, to which a
+     * Whether a work-group for each core takes a pass in one launch, drawing its parts, step after step: on a CPU, to which a
      * launch costs as much as a small tensor, if its work-items may loop for as long as that takes.
      */
     static boolean takesTickets(Limits limits, Tuning tuning) {

@@ -294,8 +294,8 @@ final class Page {
         return HEIGHT - EDGE - gigabytes / top * (HEIGHT - 2 * EDGE);
     }
 
-    private static final String EXPLANATION = "A ratio says how many times as fast NormCL is, the median of the rounds'; below 1 it is"
-            + " coloured. All libraries work on the same memory, round by round in turn, with outputs that are there"
+    private static final String EXPLANATION = "A ratio says how many times as fast NormCL is, the median of the rounds';"
+            + " below 1 it is coloured. All libraries work on the same memory, round by round in turn, with outputs that are there"
             + " beforehand; where PyTorch's operators make these by copying it is also timed with outputs of its own, the same"
             + " memory each time, and the faster counts. oneDNN's best is the faster of the same layout and, for channels-first"
             + " batch norm, of channels last or in blocks of 16, without the reordering. GB/s count the bytes that NormCL's plan"

@@ -28,7 +28,7 @@
  * These need columns of one tile, or columns = C.
  *
  * In the wide family a work-group for each core draws parts of a pass, and steps may follow one another in one launch (see
- * tickets.clh):
+ * tickets.clh); the fused kernels of channels are drawn tile by tile with DRAWN 1:
  *
  *   wide_last_running_fused      reads x            writes y, stats            1R + 1W
  *   wide_last_forward_tickets    reads x twice      writes y, stats            2R + 1W
@@ -51,6 +51,7 @@
  *   VECTORS      vectors of a row that a work-item takes, one after the other
  *   FEW_VECTORS  vectors of a row that stay in registers, sums and what they are normalized with
  *   LOW_MEANS    0: means have no low part, as running ones have none
+ *   DRAWN        1: fused kernels: a work-group for each of a CPU's cores draws the tiles
  *   ROW_STATS    0: statistics per channel, sums of g and g*xHat; 1: per K channels of a sample, with gamma in them
  *   ROW_AFFINE   1: gamma and beta belong to rows, groups of `K` of them
  *   BATCH_STATS  backward apply: 1 the statistics depend on x; 0 they are constants, dx = gamma*invStd*g
@@ -72,6 +73,9 @@
 #endif
 #ifndef LOW_MEANS
 #define LOW_MEANS 1
+#endif
+#ifndef DRAWN
+#define DRAWN 0
 #endif
 #ifndef ROW_STATS
 #define ROW_STATS 0
@@ -219,6 +223,13 @@ INLINE int shared(patch p, spot s, long column) {
 /* Where a column's partial result stands. */
 INLINE long partial_of(patch p, long split, long samples, spot s) {
     return ((split * (p.columns / s.C) + s.repeat) * samples + p.sample) * s.C + s.channel;
+}
+
+/* The work-items of a group see what each of them has written to memory. */
+INLINE void statistics_are_there(void) {
+#if LOCAL_SIZE > 1
+    barrier(CLK_GLOBAL_MEM_FENCE);
+#endif
 }
 
 INLINE long column_of(patch p, int vector) { return p.first + (vector * LANES + LANE) * WIDTH; }
@@ -897,7 +908,6 @@ __kernel void wide_last_rows_forward_fused
             }
         }
     }
-    barrier(CLK_GLOBAL_MEM_FENCE);
     p = backwards(p);
     for (p.first = 0; p.first < columns; p.first += TILE) {
         normalize(x + at, z + at, y + at, stats, gamma, beta, p, C);
@@ -931,7 +941,6 @@ __kernel void wide_last_rows_backward_fused
             }
         }
     }
-    barrier(CLK_GLOBAL_MEM_FENCE);
     p = backwards(p);
     for (p.first = 0; p.first < columns; p.first += TILE) {
         differentiate(x + at, z + at, dy + at, dx + at, dz + at, stats, sums, gamma, beta, p, C);
@@ -939,12 +948,11 @@ __kernel void wide_last_rows_backward_fused
 }
 #endif
 
-KERNEL(last_forward_fused)
-(const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,
- const __global float *gamma, const __global float *beta, long elements, long C, long K, float2 eps) {
-    __local real tree[2 * LOCAL_SIZE * WIDTH];
-    patch p = patch_of(elements, C, K, get_group_id(0), 1, 0, 1, 1);
-    long at = p.sample * elements;
+/* y and statistics of a tile's channels, whose rows are all of its sample's. */
+INLINE void forward_tile(
+    const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,
+    const __global float *gamma, const __global float *beta, patch p, long C, float2 eps, __local real *tree) {
+    long at = p.sample * p.elements;
     realv sum[VECTORS], square[VECTORS];
     floatv shift[VECTORS];
     first_row(x + at, p, shift);
@@ -959,8 +967,25 @@ KERNEL(last_forward_fused)
             }
         }
     }
-    barrier(CLK_GLOBAL_MEM_FENCE);
+    statistics_are_there();
     normalize(x + at, z + at, y + at, stats, gamma, beta, backwards(p), C);
+}
+
+KERNEL(last_forward_fused)
+(const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,
+ const __global float *gamma, const __global float *beta, volatile __global int *tickets, long elements, long C,
+ long K, float2 eps) {
+    __local real tree[2 * LOCAL_SIZE * WIDTH];
+#if DRAWN
+    stage now = before_stages(tickets);
+    begin_stage(&now, tiles_of(C), 0);
+    for (long tile; (tile = draw_ticket(&now)) >= 0;) {
+        forward_tile(x, z, y, stats, gamma, beta, patch_of(elements, C, K, tile, 1, 0, 1, 1), C, eps, tree);
+    }
+    leave_tickets(now);
+#else
+    forward_tile(x, z, y, stats, gamma, beta, patch_of(elements, C, K, get_group_id(0), 1, 0, 1, 1), C, eps, tree);
+#endif
 }
 
 KERNEL(last_backward_partial)
@@ -996,14 +1021,13 @@ KERNEL(last_backward_apply)
     differentiate(x + at, z + at, dy + at, dx + at, dz + at, stats, sums, gamma, beta, p, C);
 }
 
-KERNEL(last_backward_fused)
-(const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
- __global storage *dz, const __global float4 *stats, __global float2 *sums, const __global float *gamma,
- const __global float *beta, __global float *dGamma, __global float *dBeta, long elements, long C, long K,
- int accumulate) {
-    __local real tree[2 * LOCAL_SIZE * WIDTH];
-    patch p = patch_of(elements, C, K, get_group_id(0), 1, 0, 1, 1);
-    long at = p.sample * elements;
+/* dx and gradients of a tile's channels, whose rows are all of its sample's. */
+INLINE void backward_tile(
+    const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
+    __global storage *dz, const __global float4 *stats, __global float2 *sums, const __global float *gamma,
+    const __global float *beta, __global float *dGamma, __global float *dBeta, patch p, long C, int accumulate,
+    __local real *tree) {
+    long at = p.sample * p.elements;
     real d_beta[VECTORS * WIDTH], d_gamma[VECTORS * WIDTH];
     column_gradients(x + at, z + at, dy + at, stats, gamma, beta, p, C, tree, d_beta, d_gamma);
     real count = real_of_long(p.rows);
@@ -1020,8 +1044,28 @@ KERNEL(last_backward_fused)
             }
         }
     }
-    barrier(CLK_GLOBAL_MEM_FENCE);
+    statistics_are_there();
     differentiate(x + at, z + at, dy + at, dx + at, dz + at, stats, sums, gamma, beta, backwards(p), C);
+}
+
+KERNEL(last_backward_fused)
+(const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
+ __global storage *dz, const __global float4 *stats, __global float2 *sums, const __global float *gamma,
+ const __global float *beta, __global float *dGamma, __global float *dBeta, volatile __global int *tickets,
+ long elements, long C, long K, int accumulate) {
+    __local real tree[2 * LOCAL_SIZE * WIDTH];
+#if DRAWN
+    stage now = before_stages(tickets);
+    begin_stage(&now, tiles_of(C), 0);
+    for (long tile; (tile = draw_ticket(&now)) >= 0;) {
+        patch p = patch_of(elements, C, K, tile, 1, 0, 1, 1);
+        backward_tile(x, z, dy, dx, dz, stats, sums, gamma, beta, dGamma, dBeta, p, C, accumulate, tree);
+    }
+    leave_tickets(now);
+#else
+    patch p = patch_of(elements, C, K, get_group_id(0), 1, 0, 1, 1);
+    backward_tile(x, z, dy, dx, dz, stats, sums, gamma, beta, dGamma, dBeta, p, C, accumulate, tree);
+#endif
 }
 
 #if LOCAL_SIZE == 1 && !ROW_STATS

@@ -156,9 +156,13 @@ class NormSweepTest {
     @ParameterizedTest
     @EnumSource(Layout.class)
     void moreSharesThanCores(Layout layout) {
-        try (Device many =
-                with(3 * device.limits().computeUnits() + 1, device.limits().cacheBytes())) {
-            for (Size size : new Size[] {new Size(331, 3, 1, 1, 1), new Size(57, 130, 2, 10, 1)}) {
+        int shares = 3 * device.limits().computeUnits() + 1;
+        try (Device many = with(shares, device.limits().cacheBytes())) {
+            for (Size size : new Size[] {
+                new Size(331, 3, 1, 1, 1),
+                new Size(57, 130, 2, 10, 1),
+                new Size(9, 640 * shares, 1, 1, 1) // whole tiles
+            }) {
                 for (Kind kind : List.of(Kind.BATCH, Kind.BATCH_EVALUATION)) {
                     NormSweep.plain(kind, layout, tuning(Family.WIDE, "own"), size)
                             .check(many, size.c());

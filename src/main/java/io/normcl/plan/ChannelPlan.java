@@ -71,7 +71,7 @@ public final class ChannelPlan {
             return new Plan(
                     List.of(walk.forwardFused()), 1, 0, form.forwardBytes(view.elements(), walk.near(1) ? 2 : 3));
         }
-        if (walk instanceof ChannelsLast last && Walk.takesTickets(limits, tuning)) {
+        if (walk instanceof ChannelsLast last && last.tickets()) {
             return new Plan(
                     List.of(last.forwardTickets()),
                     1,
@@ -142,7 +142,7 @@ public final class ChannelPlan {
                     0,
                     form.backwardBytes(view.elements(), near ? 3 : 5, near ? 1 : 2));
         }
-        if (dx && batchStats && walk instanceof ChannelsLast last && Walk.takesTickets(limits, tuning)) {
+        if (dx && batchStats && walk instanceof ChannelsLast last && last.tickets()) {
             return new Plan(
                     List.of(last.backwardTickets()),
                     1,

@@ -25,6 +25,7 @@ record ChannelsLast(
         long applySplits,
         long samples,
         long k,
+        boolean tickets,
         Map<String, String> more)
         implements Walk {
 
@@ -101,6 +102,7 @@ record ChannelsLast(
                 Math.max(clamp(wantedApply, 1, Math.max(1, rows / (2 * atOnce))), least),
                 samples,
                 k,
+                more.isEmpty() && Walk.takesTickets(limits, tuning),
                 more);
     }
 
@@ -222,8 +224,8 @@ record ChannelsLast(
     public KernelCall forwardFused() {
         return call(
                 "last_forward_fused",
-                defines(1, fusedVectors(1)),
-                ceilDiv(view.c(), tile(fusedVectors(1))) * samples,
+                fusedDefines(1),
+                fusedGroups(1),
                 List.of(
                         Slot.X,
                         Slot.Z,
@@ -231,6 +233,7 @@ record ChannelsLast(
                         Slot.STATS,
                         Slot.GAMMA,
                         Slot.BETA,
+                        Slot.TICKETS,
                         view.elements(),
                         view.c(),
                         k,
@@ -429,8 +432,8 @@ record ChannelsLast(
     public KernelCall backwardFused() {
         return call(
                 "last_backward_fused",
-                defines(2, fusedVectors(2)),
-                ceilDiv(view.c(), tile(fusedVectors(2))) * samples,
+                fusedDefines(2),
+                fusedGroups(2),
                 List.of(
                         Slot.X,
                         Slot.Z,
@@ -443,6 +446,7 @@ record ChannelsLast(
                         Slot.BETA,
                         Slot.D_GAMMA,
                         Slot.D_BETA,
+                        Slot.TICKETS,
                         view.elements(),
                         view.c(),
                         k,
@@ -536,6 +540,20 @@ record ChannelsLast(
         return wholeTiles(tensors)
                 ? vectors
                 : Math.min(vectors, powerOfTwo(ceilDiv(view.c(), width), MOST_VECTORS_FUSED));
+    }
+
+    /** Whether each core draws the tiles that it had in the launch before, which its last-level cache may still hold. */
+    private boolean drawn(int tensors) {
+        return tickets && wholeTiles(tensors);
+    }
+
+    private Map<String, String> fusedDefines(int tensors) {
+        Map<String, String> own = defines(tensors, fusedVectors(tensors));
+        return drawn(tensors) ? Defines.with(own, "DRAWN", 1) : own;
+    }
+
+    private long fusedGroups(int tensors) {
+        return drawn(tensors) ? limits.computeUnits() : ceilDiv(view.c(), tile(fusedVectors(tensors))) * samples;
     }
 
     private long tile() {

@@ -87,7 +87,10 @@ class ChannelPlanTest {
 
     @Test
     void longRowsGoBackInNarrowTilesOneBlockOfThemAfterTheOther() {
-        assertEquals("wide_last_backward_fused", backward(32 * 7 * 7, 2048).kernel(), "which the caches hold in part");
+        KernelCall whole = backward(32 * 7 * 7, 2048);
+        assertEquals("wide_last_backward_fused", whole.kernel(), "which the caches hold in part");
+        assertEquals("1", whole.defines().get("DRAWN"));
+        assertEquals(Range.of(CPU.computeUnits(), 1), whole.range());
         KernelCall steps = backward(4096, 4096);
         assertEquals("wide_last_backward_tickets", steps.kernel());
         assertEquals("16", steps.defines().get("VECTORS"));

@@ -396,42 +396,74 @@ KERNEL(rows_forward_fused)
 #endif
 }
 
-/* The means of g and g*xHat of a row, with gamma in them; without ELEMENTWISE writes its planes' partials. Every work-item calls
- * it, also those whose row is not theirs. */
+/* Adds a plane's sums of g and g*(x - mean) to those of its row, with gamma in them; without ELEMENTWISE writes its partials. */
+INLINE void add_plane(
+    __global real *partials, long plane, int mine, real s, real q, float inv_std, float gamma, real *a, real *b) {
+    q = real_mul(q, real_of((float2)(inv_std, 0.0f)));
+#if !ELEMENTWISE
+    if (mine && LANE == 0) {
+        partials[2 * plane] = s;
+        partials[2 * plane + 1] = q;
+    }
+    real scale = real_of((float2)(gamma, 0.0f));
+    s = real_mul(s, scale);
+    q = real_mul(q, scale);
+#endif
+    *a = real_add(*a, s);
+    *b = real_add(*b, q);
+}
+
+/* The means of g and g*xHat of a row, from their sums over D values. */
+INLINE float2 row_means(real a, real b, long D) {
+    real count = real_of_long(D);
+    return (float2)(CENTERED ? real_high(real_div(a, count)) : 0.0f, real_high(real_div(b, count)));
+}
+
+/* Those of row number `row`. Every work-item calls it, also those whose row is not theirs. */
 INLINE float2 gradient_means(
     const __global storage *x, const __global storage *z, const __global storage *dy, const __global float4 *stats,
     const __global float *gamma, const __global float *beta, __global real *partials, long row, long C, long K, long S,
     int mine, __local real *tree) {
-    real count = real_of_long(K * S);
-    real inv_std = real_of((float2)(stats[row].z, 0.0f));
-    real a = real_of((float2)(0.0f, 0.0f));
+    real a = real_of_long(0);
     real b = a;
-    for (long k = 0; k < K; k++) { /* a barrier is inside */
-        long plane = row * K + k;
-        long start = plane * S;
+    for (long plane = row * K; plane < row * K + K; plane++) { /* a barrier is inside */
+        long at = plane * S;
         scaling affine = scaling_of(gamma, beta, plane % C, S, 0);
         realv sum = REALV_ZERO;
         realv product = REALV_ZERO;
-        run_gradients(
-            x + start, z + start, dy + start, affine, mine ? S : 0, stats + row, ahead_by(FETCH_AHEAD), &sum, &product);
+        run_gradients(x + at, z + at, dy + at, affine, mine ? S : 0, stats + row, ahead_by(FETCH_AHEAD), &sum, &product);
         real s = realv_sum(sum);
         real q = realv_sum(product);
         span_sums(&s, &q, tree);
-        q = real_mul(q, inv_std);
-#if !ELEMENTWISE
-        if (mine && LANE == 0) {
-            partials[2 * plane] = s;
-            partials[2 * plane + 1] = q;
-        }
-        real scale = real_of((float2)(affine.gamma, 0.0f));
-        s = real_mul(s, scale);
-        q = real_mul(q, scale);
-#endif
-        a = real_add(a, s);
-        b = real_add(b, q);
+        add_plane(partials, plane, mine, s, q, stats[row].z, affine.gamma, &a, &b);
     }
-    return (float2)(CENTERED ? real_high(real_div(a, count)) : 0.0f, real_high(real_div(b, count)));
+    return row_means(a, b, K * S);
 }
+
+#if LOCAL_SIZE == 1
+/* dx of a row whose planes are whole vectors, and meanwhile the means of the row after it, so that memory is kept busy with
+ * readings and writings alike. */
+INLINE float2 differentiate_and_take_means(
+    const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
+    __global storage *dz, const __global float4 *stats, float2 sums, const __global float *gamma,
+    const __global float *beta, __global real *partials, long row, long C, long K, long S) {
+    real a = real_of_long(0);
+    real b = a;
+    for (long plane = row * K; plane < row * K + K; plane++) {
+        long at = plane * S;
+        long then = at + K * S;
+        scaling next = scaling_of(gamma, beta, (plane + K) % C, S, 0);
+        realv sum = REALV_ZERO;
+        realv product = REALV_ZERO;
+        differentiate_and_sum(
+            x + at, z + at, dy + at, dx + at, dz + at, stats + row, sums, scaling_of(gamma, beta, plane % C, S, 0),
+            x + then, z + then, dy + then, next, S, &sum, &product);
+        add_plane(
+            partials, plane + K, 1, realv_sum(sum), realv_sum(product), stats[row + 1].z, next.gamma, &a, &b);
+    }
+    return row_means(a, b, K * S);
+}
+#endif
 
 KERNEL(rows_backward_fused)
 (const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
@@ -484,17 +516,27 @@ KERNEL(rows_backward_fused)
         return;
     }
 #endif
+    float2 sums = gradient_means(
+        x, z, dy, stats, gamma, beta, partials, min(from + ROW, to - 1), C, K, S, from + ROW < to, tree);
     for (long first = from; first < to; first += ROWS) {
         long row = min(first + ROW, to - 1);
-        int mine = first + ROW < to;
-        float2 sums = gradient_means(x, z, dy, stats, gamma, beta, partials, row, C, K, S, mine, tree);
-        if (mine) {
-            for (long plane = row * K; plane < row * K + K; plane++) {
-                long start = plane * S;
-                differentiate(
-                    x + start, z + start, dy + start, dx + start, dz + start, stats + row, sums,
-                    scaling_of(gamma, beta, plane % C, S, 0), S, S, next);
-            }
+#if LOCAL_SIZE == 1
+        if (row + 1 < to && S % WIDTH == 0) {
+            sums = differentiate_and_take_means(
+                x, z, dy, dx, dz, stats, sums, gamma, beta, partials, row, C, K, S);
+            continue;
+        }
+#endif
+        for (long plane = row * K; first + ROW < to && plane < row * K + K; plane++) {
+            long at = plane * S;
+            differentiate(
+                x + at, z + at, dy + at, dx + at, dz + at, stats + row, sums, scaling_of(gamma, beta, plane % C, S, 0),
+                S, S, next);
+        }
+        if (first + ROWS < to) {
+            long then = min(row + ROWS, to - 1);
+            sums = gradient_means(
+                x, z, dy, stats, gamma, beta, partials, then, C, K, S, row + ROWS < to, tree);
         }
     }
 #endif

@@ -138,6 +138,7 @@ class SmallShapesTest {
                         layerInOnePass(SmallShapesTest::few, 130, 3, null), // partial results that work-items share
                         layerInOnePass(own -> own, 5, 530, 1), // a CPU writes rows while it adds the next ones
                         group(Layout.CHANNELS_FIRST, null, 1, 4, 18),
+                        group(Layout.CHANNELS_FIRST, null, 9, 4, 16), // a CPU writes rows while it sums the next ones
                         group(Layout.CHANNELS_FIRST, null, 2, 36), // a gamma for each value
                         group(Layout.CHANNELS_LAST, null, 1, 3, 36),
                         group(Layout.CHANNELS_FIRST, new int[] {18, 0}, 2, 4, 1, 19),

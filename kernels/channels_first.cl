@@ -133,7 +133,7 @@ INLINE moments channel_moments(
 #endif
     }
 #if ADDEND
-    shift_is_read();
+    group_barrier();
 #endif
 #endif
     real s, q;

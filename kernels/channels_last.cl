@@ -28,15 +28,15 @@
  * These need columns of one tile, or columns = C.
  *
  * In the wide family a work-group for each core draws parts of a pass, and steps may follow one another in one launch (see
- * tickets.clh); the fused kernels of channels are drawn tile by tile with DRAWN 1:
+ * tickets.clh):
  *
  *   wide_last_running_fused      reads x            writes y, stats            1R + 1W
  *   wide_last_forward_tickets    reads x twice      writes y, stats            2R + 1W
  *   wide_last_backward_tickets   reads x, dy twice  writes dx, gradients       4R + 1W
  *
- * The backward goes from sums to dx with `beside` tiles at once, a divisor of how many there are, so that the caches may still
+ * The last goes from sums to dx with `beside` tiles at once, a divisor of how many there are, so that the caches may still
  * hold them: all of them unless columns = C, K = 1. Partials are [split][2][column], as many columns as all tiles have. K is at
- * most TICKET_CHANNELS.
+ * most TICKET_CHANNELS. With DRAWN 1 the fused kernels of channels, of one sample, draw whole tiles in the same way.
  *
  * Norm per location takes the fused ones of channels, with ROW_AFFINE 1: what is called a sample there is a group of a
  * sample, of which the K channels are rows and the S places are columns; gamma belongs to the row, and dGamma is not
@@ -51,7 +51,7 @@
  *   VECTORS      vectors of a row that a work-item takes, one after the other
  *   FEW_VECTORS  vectors of a row that stay in registers, sums and what they are normalized with
  *   LOW_MEANS    0: means have no low part, as running ones have none
- *   DRAWN        1: fused kernels: a work-group for each of a CPU's cores draws the tiles
+ *   DRAWN        1: fused kernels: work-groups draw the tiles of the only sample; needs LOCAL_SIZE 1
  *   ROW_STATS    0: statistics per channel, sums of g and g*xHat; 1: per K channels of a sample, with gamma in them
  *   ROW_AFFINE   1: gamma and beta belong to rows, groups of `K` of them
  *   BATCH_STATS  backward apply: 1 the statistics depend on x; 0 they are constants, dx = gamma*invStd*g
@@ -223,13 +223,6 @@ INLINE int shared(patch p, spot s, long column) {
 /* Where a column's partial result stands. */
 INLINE long partial_of(patch p, long split, long samples, spot s) {
     return ((split * (p.columns / s.C) + s.repeat) * samples + p.sample) * s.C + s.channel;
-}
-
-/* The work-items of a group see what each of them has written to memory. */
-INLINE void statistics_are_there(void) {
-#if LOCAL_SIZE > 1
-    barrier(CLK_GLOBAL_MEM_FENCE);
-#endif
 }
 
 INLINE long column_of(patch p, int vector) { return p.first + (vector * LANES + LANE) * WIDTH; }
@@ -948,11 +941,13 @@ __kernel void wide_last_rows_backward_fused
 }
 #endif
 
-/* y and statistics of a tile's channels, whose rows are all of its sample's. */
+/* y and statistics of the channels of tile number `tile` of all samples. */
 INLINE void forward_tile(
     const __global storage *x, const __global storage *z, __global storage *y, __global float4 *stats,
-    const __global float *gamma, const __global float *beta, patch p, long C, float2 eps, __local real *tree) {
-    long at = p.sample * p.elements;
+    const __global float *gamma, const __global float *beta, long tile, long elements, long C, long K, float2 eps,
+    __local real *tree) {
+    patch p = patch_of(elements, C, K, tile, 1, 0, 1, 1);
+    long at = p.sample * elements;
     realv sum[VECTORS], square[VECTORS];
     floatv shift[VECTORS];
     first_row(x + at, p, shift);
@@ -967,7 +962,7 @@ INLINE void forward_tile(
             }
         }
     }
-    statistics_are_there();
+    group_barrier();
     normalize(x + at, z + at, y + at, stats, gamma, beta, backwards(p), C);
 }
 
@@ -980,11 +975,11 @@ KERNEL(last_forward_fused)
     stage now = before_stages(tickets);
     begin_stage(&now, tiles_of(C), 0);
     for (long tile; (tile = draw_ticket(&now)) >= 0;) {
-        forward_tile(x, z, y, stats, gamma, beta, patch_of(elements, C, K, tile, 1, 0, 1, 1), C, eps, tree);
+        forward_tile(x, z, y, stats, gamma, beta, tile, elements, C, K, eps, tree);
     }
     leave_tickets(now);
 #else
-    forward_tile(x, z, y, stats, gamma, beta, patch_of(elements, C, K, get_group_id(0), 1, 0, 1, 1), C, eps, tree);
+    forward_tile(x, z, y, stats, gamma, beta, get_group_id(0), elements, C, K, eps, tree);
 #endif
 }
 
@@ -1021,13 +1016,14 @@ KERNEL(last_backward_apply)
     differentiate(x + at, z + at, dy + at, dx + at, dz + at, stats, sums, gamma, beta, p, C);
 }
 
-/* dx and gradients of a tile's channels, whose rows are all of its sample's. */
+/* dx and gradients of the channels of tile number `tile` of all samples. */
 INLINE void backward_tile(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
     __global storage *dz, const __global float4 *stats, __global float2 *sums, const __global float *gamma,
-    const __global float *beta, __global float *dGamma, __global float *dBeta, patch p, long C, int accumulate,
-    __local real *tree) {
-    long at = p.sample * p.elements;
+    const __global float *beta, __global float *dGamma, __global float *dBeta, long tile, long elements, long C, long K,
+    int accumulate, __local real *tree) {
+    patch p = patch_of(elements, C, K, tile, 1, 0, 1, 1);
+    long at = p.sample * elements;
     real d_beta[VECTORS * WIDTH], d_gamma[VECTORS * WIDTH];
     column_gradients(x + at, z + at, dy + at, stats, gamma, beta, p, C, tree, d_beta, d_gamma);
     real count = real_of_long(p.rows);
@@ -1044,7 +1040,7 @@ INLINE void backward_tile(
             }
         }
     }
-    statistics_are_there();
+    group_barrier();
     differentiate(x + at, z + at, dy + at, dx + at, dz + at, stats, sums, gamma, beta, backwards(p), C);
 }
 
@@ -1058,13 +1054,13 @@ KERNEL(last_backward_fused)
     stage now = before_stages(tickets);
     begin_stage(&now, tiles_of(C), 0);
     for (long tile; (tile = draw_ticket(&now)) >= 0;) {
-        patch p = patch_of(elements, C, K, tile, 1, 0, 1, 1);
-        backward_tile(x, z, dy, dx, dz, stats, sums, gamma, beta, dGamma, dBeta, p, C, accumulate, tree);
+        backward_tile(
+            x, z, dy, dx, dz, stats, sums, gamma, beta, dGamma, dBeta, tile, elements, C, K, accumulate, tree);
     }
     leave_tickets(now);
 #else
-    patch p = patch_of(elements, C, K, get_group_id(0), 1, 0, 1, 1);
-    backward_tile(x, z, dy, dx, dz, stats, sums, gamma, beta, dGamma, dBeta, p, C, accumulate, tree);
+    backward_tile(
+        x, z, dy, dx, dz, stats, sums, gamma, beta, dGamma, dBeta, get_group_id(0), elements, C, K, accumulate, tree);
 #endif
 }
 

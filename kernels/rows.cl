@@ -17,8 +17,8 @@
  *
  * stats: rows x (mean high, mean low, invStd, variance). Partials: (sum dy, sum dy*xHat) as reals; of each plane in
  * the order of the tensor, which is [sample][C]; with ELEMENTWISE 1, [groups, or splits*LOCAL_SIZE/SPAN][C*S].
- * The bytes hold where a row, or 2*HEIGHT of each work-item's, stays near the compute unit between two passes over it; they
- * do not count z, dz, the addend and the sum. y may be x, dx may be dy.
+ * The bytes hold where a row, two where one is written while the next is summed, or 2*HEIGHT of each work-item's, stay near
+ * the compute unit between two passes over them; they do not count z, dz, the addend and the sum. y may be x, dx may be dy.
  * Local memory: 2*LOCAL_SIZE reals where LOCAL_SIZE > 1; a tree for each row (and plane, in the backward), in loops
  * that are as long for every work-item.
  *
@@ -440,7 +440,29 @@ INLINE float2 gradient_means(
     return row_means(a, b, K * S);
 }
 
-#if LOCAL_SIZE == 1
+#if LOCAL_SIZE == 1 && !ELEMENTWISE
+/* dx of a plane of whole vectors, and meanwhile the sums of one of the next row: see differentiate and run_gradients. */
+INLINE void differentiate_and_sum(
+    const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
+    __global storage *dz, const __global float4 *stats, float2 sums, scaling affine, const __global storage *next_x,
+    const __global storage *next_z, const __global storage *next_dy, scaling next_affine, long length, realv *sum,
+    realv *product) {
+    realv s = *sum;
+    realv q = *product;
+    norm n = norm_of(stats[0], affine);
+    norm next = norm_of(stats[1], next_affine);
+    means m = means_of(sums);
+    for (long i = 0; i < length; i += WIDTH) {
+        long end = i + WIDTH;
+        fetch(next_x + i + FETCH_AHEAD);
+        fetch(next_dy + i + FETCH_AHEAD);
+        differentiate_vector(x, z, dy, dx, dz, n, m, i, end);
+        add_gradients(next_x, next_z, next_dy, next, i, end, 0, &s, &q);
+    }
+    *sum = s;
+    *product = q;
+}
+
 /* dx of a row whose planes are whole vectors, and meanwhile the means of the row after it, so that memory is kept busy with
  * readings and writings alike. */
 INLINE float2 differentiate_and_take_means(
@@ -516,27 +538,26 @@ KERNEL(rows_backward_fused)
         return;
     }
 #endif
-    float2 sums = gradient_means(
-        x, z, dy, stats, gamma, beta, partials, min(from + ROW, to - 1), C, K, S, from + ROW < to, tree);
+    float2 sums;
+    int taken = 0; /* while the row before was written */
     for (long first = from; first < to; first += ROWS) {
         long row = min(first + ROW, to - 1);
-#if LOCAL_SIZE == 1
-        if (row + 1 < to && S % WIDTH == 0) {
-            sums = differentiate_and_take_means(
-                x, z, dy, dx, dz, stats, sums, gamma, beta, partials, row, C, K, S);
+        int mine = first + ROW < to;
+        if (!taken) {
+            sums = gradient_means(x, z, dy, stats, gamma, beta, partials, row, C, K, S, mine, tree);
+        }
+#if LOCAL_SIZE == 1 && !ELEMENTWISE
+        taken = row + 1 < to && S % WIDTH == 0;
+        if (taken) {
+            sums = differentiate_and_take_means(x, z, dy, dx, dz, stats, sums, gamma, beta, partials, row, C, K, S);
             continue;
         }
 #endif
-        for (long plane = row * K; first + ROW < to && plane < row * K + K; plane++) {
+        for (long plane = row * K; mine && plane < row * K + K; plane++) {
             long at = plane * S;
             differentiate(
                 x + at, z + at, dy + at, dx + at, dz + at, stats + row, sums, scaling_of(gamma, beta, plane % C, S, 0),
                 S, S, next);
-        }
-        if (first + ROWS < to) {
-            long then = min(row + ROWS, to - 1);
-            sums = gradient_means(
-                x, z, dy, stats, gamma, beta, partials, then, C, K, S, row + ROWS < to, tree);
         }
     }
 #endif

@@ -161,7 +161,7 @@ class NormSweepTest {
             for (Size size : new Size[] {
                 new Size(331, 3, 1, 1, 1),
                 new Size(57, 130, 2, 10, 1),
-                new Size(9, 640 * shares, 1, 1, 1) // whole tiles
+                new Size(9, 2 * 640 * shares, 1, 1, 1) // whole tiles
             }) {
                 for (Kind kind : List.of(Kind.BATCH, Kind.BATCH_EVALUATION)) {
                     NormSweep.plain(kind, layout, tuning(Family.WIDE, "own"), size)

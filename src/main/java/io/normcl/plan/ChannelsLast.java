@@ -102,7 +102,7 @@ record ChannelsLast(
                 Math.max(clamp(wantedApply, 1, Math.max(1, rows / (2 * atOnce))), least),
                 samples,
                 k,
-                more.isEmpty() && Walk.takesTickets(limits, tuning),
+                samples == 1 && Walk.takesTickets(limits, tuning),
                 more);
     }
 
@@ -222,10 +222,9 @@ record ChannelsLast(
 
     @Override
     public KernelCall forwardFused() {
-        return call(
+        return fused(
                 "last_forward_fused",
-                fusedDefines(1),
-                fusedGroups(1),
+                1,
                 List.of(
                         Slot.X,
                         Slot.Z,
@@ -430,10 +429,9 @@ record ChannelsLast(
 
     @Override
     public KernelCall backwardFused() {
-        return call(
+        return fused(
                 "last_backward_fused",
-                fusedDefines(2),
-                fusedGroups(2),
+                2,
                 List.of(
                         Slot.X,
                         Slot.Z,
@@ -536,24 +534,17 @@ record ChannelsLast(
         return Math.max(1, view.s());
     }
 
-    private int fusedVectors(int tensors) {
-        return wholeTiles(tensors)
-                ? vectors
-                : Math.min(vectors, powerOfTwo(ceilDiv(view.c(), width), MOST_VECTORS_FUSED));
-    }
-
-    /** Whether each core draws the tiles that it had in the launch before, which its last-level cache may still hold. */
-    private boolean drawn(int tensors) {
-        return tickets && wholeTiles(tensors);
-    }
-
-    private Map<String, String> fusedDefines(int tensors) {
-        Map<String, String> own = defines(tensors, fusedVectors(tensors));
-        return drawn(tensors) ? Defines.with(own, "DRAWN", 1) : own;
-    }
-
-    private long fusedGroups(int tensors) {
-        return drawn(tensors) ? limits.computeUnits() : ceilDiv(view.c(), tile(fusedVectors(tensors))) * samples;
+    /** Where tiles are whole, each core draws those that it had in the launch before, which its last-level cache may still hold. */
+    private KernelCall fused(String kernel, int tensors, List<Object> args) {
+        boolean whole = wholeTiles(tensors);
+        boolean drawn = whole && tickets;
+        int own = whole ? vectors : Math.min(vectors, powerOfTwo(ceilDiv(view.c(), width), MOST_VECTORS_FUSED));
+        Map<String, String> defines = defines(tensors, own);
+        return call(
+                kernel,
+                drawn ? Defines.with(defines, "DRAWN", 1) : defines,
+                drawn ? limits.computeUnits() : ceilDiv(view.c(), tile(own)) * samples,
+                args);
     }
 
     private long tile() {

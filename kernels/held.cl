@@ -135,7 +135,6 @@ __kernel __attribute__((reqd_work_group_size(LOCAL_SIZE, 1, 1))) void cooperativ
     __local real tree[TREE];
     long from = get_group_id(0) * rows / get_num_groups(0);
     long to = (get_group_id(0) + 1) * rows / get_num_groups(0);
-    real count = real_of_long(S);
     realv d_beta[VECTORS], d_gamma[VECTORS];
 #pragma unroll
     for (int v = 0; v < VECTORS; v++) {
@@ -178,8 +177,7 @@ __kernel __attribute__((reqd_work_group_size(LOCAL_SIZE, 1, 1))) void cooperativ
         real b = realv_sum(product);
         span_sums(&a, &b, tree);
         b = real_mul(b, real_of((float2)(stats[row].z, 0.0f)));
-        float offset = CENTERED ? real_high(real_div(a, count)) : 0.0f;
-        float slope = real_high(real_div(b, count));
+        float2 sums = row_means(a, b, S);
 #pragma unroll
         for (int v = 0; v < VECTORS; v++) {
             long i = PLACE(v);
@@ -190,7 +188,7 @@ __kernel __attribute__((reqd_work_group_size(LOCAL_SIZE, 1, 1))) void cooperativ
                 store_some(g[v], dz + at + i, S - i);
 #endif
                 store_some(
-                    fma(-d, slope * n.inv_std, fma(g[v], n.gamma, -offset)) * n.inv_std, dx + at + i, S - i);
+                    fma(-d, sums.y * n.inv_std, fma(g[v], n.gamma, -sums.x)) * n.inv_std, dx + at + i, S - i);
             }
         }
     }

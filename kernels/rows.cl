@@ -229,12 +229,10 @@ INLINE void backward_rows(
             add_rows(x + then, z + then, dy + then, affine, i, S, stride, height, 0, coming, 0, partials, sum, product);
         }
     }
-    real count = real_of_long(S);
 #pragma unroll
     for (int r = 0; add && r < height; r++) {
-        real a = realv_sum(sum[r]);
         real b = real_mul(realv_sum(product[r]), real_of((float2)(stats[next + r * C].z, 0.0f)));
-        sums[r] = (float2)(CENTERED ? real_high(real_div(a, count)) : 0.0f, real_high(real_div(b, count)));
+        sums[r] = row_means(realv_sum(sum[r]), b, S);
     }
 }
 #endif
@@ -413,13 +411,7 @@ INLINE void add_plane(
     *b = real_add(*b, q);
 }
 
-/* The means of g and g*xHat of a row, from their sums over D values. */
-INLINE float2 row_means(real a, real b, long D) {
-    real count = real_of_long(D);
-    return (float2)(CENTERED ? real_high(real_div(a, count)) : 0.0f, real_high(real_div(b, count)));
-}
-
-/* Those of row number `row`. Every work-item calls it, also those whose row is not theirs. */
+/* row_means of row number `row`. Every work-item calls it, also those whose row is not theirs. */
 INLINE float2 gradient_means(
     const __global storage *x, const __global storage *z, const __global storage *dy, const __global float4 *stats,
     const __global float *gamma, const __global float *beta, __global real *partials, long row, long C, long K, long S,
@@ -463,7 +455,7 @@ INLINE void differentiate_and_sum(
     *product = q;
 }
 
-/* dx of a row whose planes are whole vectors, and meanwhile the means of the row after it, so that memory is kept busy with
+/* dx of a row whose planes are whole vectors, and meanwhile row_means of the row after it, so that memory is kept busy with
  * readings and writings alike. */
 INLINE float2 differentiate_and_take_means(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,

@@ -35,7 +35,7 @@ class NormSweepTest {
     private static final List<Activation> ACTIVATIONS =
             List.of(Activation.NONE, Activation.RELU, Activation.leakyRelu(0.25), Activation.SILU);
     private static final int ROWS = 70;
-    private static final int LONG_ROW = 4608;
+    private static final int LONG_ROW = 4480;
     private static Device device;
 
     @BeforeAll
@@ -149,6 +149,22 @@ class NormSweepTest {
         try (Device small = smallCaches()) {
             sweep.check(small, 1);
             sweep.with(Wanted.ALL, true, true, false, Alias.GRADIENTS).check(small, 2);
+        }
+    }
+
+    /** Rows so long that a core takes narrow tiles of a backward whole, the narrower ones where the last cache holds less of both. */
+    @ParameterizedTest
+    @EnumSource(DataType.class)
+    void narrowTilesOfEachCore(DataType type) {
+        int everyCore = 256 * device.limits().computeUnits();
+        try (Device small = smallCaches()) {
+            for (int least : new int[] {2048 + 1, 4096 + 1}) {
+                Size size = new Size(ROWS, (least / everyCore + 1) * everyCore, 1, 1, 1);
+                NormSweep sweep = NormSweep.plain(Kind.BATCH, Layout.CHANNELS_LAST, tuning(Family.WIDE, "own"), size)
+                        .withType(type);
+                sweep.check(small, least);
+                sweep.with(Wanted.ALL, true, true, false, Alias.GRADIENTS).check(small, least);
+            }
         }
     }
 

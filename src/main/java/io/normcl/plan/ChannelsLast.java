@@ -7,6 +7,7 @@ import static io.normcl.plan.Walk.powerOfTwo;
 import io.normcl.device.Limits;
 import io.normcl.device.Range;
 import io.normcl.tensor.ChannelView;
+import io.normcl.tensor.DataType;
 import java.util.List;
 import java.util.Map;
 
@@ -151,7 +152,7 @@ record ChannelsLast(
     /**
      * Small enough that a launch costs more than the work, and not so narrow that most of a vector would idle; or whole
      * tiles, about a page of floats of each row, equally many for each of a CPU's cores, whose caches hold them in part. Those of
-     * half a page take up to twice as long as rows.
+     * half a page or less take up to twice as long as rows, but where rows are long ({@link #narrow}).
      */
     @Override
     public boolean holds(int tensors) {
@@ -159,17 +160,49 @@ record ChannelsLast(
             return false;
         }
         boolean small = view.elements() * tensors <= 65_536 && (view.c() >= width || view.m() <= 256);
-        return small || wholeTiles(tensors);
+        return small || wholeVectors(tensors) > 0;
     }
 
-    /** A forward gains by that beyond the caches too; a backward of larger tensors goes by steps. */
-    private boolean wholeTiles(int tensors) {
+    /** Vectors of the tiles of which each core takes equally many, from sums to what is written; 0 where that doesn't pay. */
+    private int wholeVectors(int tensors) {
+        int narrow = (int) vectorsOf(bytes(2) < lastCache() ? NARROW_TILE : NARROW_TILE / 2);
+        int own = narrow(tensors) && forEachCore(narrow) ? narrow : wide(tensors) && forEachCore(vectors) ? vectors : 0;
+        return localSize == 1 && view.m() * own <= Walk.mostSteps(limits) ? own : 0;
+    }
+
+    private boolean forEachCore(int own) {
+        return view.c() % (limits.computeUnits() * tile(own)) == 0;
+    }
+
+    /** A forward gains by wide ones beyond the caches too; a backward of larger tensors goes by steps. */
+    private boolean wide(int tensors) {
         long atOnce = limits.computeUnits() * tile();
-        return localSize == 1
-                && vectors >= LEAST_VECTORS
-                && view.c() % atOnce == 0
-                && (tensors == 1 || atOnce * view.m() * form.type().bytes() * tensors < lastCache())
-                && view.m() * vectors <= Walk.mostSteps(limits);
+        return vectors >= LEAST_VECTORS
+                && (tensors == 1 || atOnce * view.m() * form.type().bytes() * tensors < lastCache());
+    }
+
+    /**
+     * A backward of floats gains by narrow ones where a core's caches hold what it reads of one, and the last cache just holds
+     * the tensors; by tiles of half the width where it doesn't. Forwards don't gain, nor do 16 bits.
+     */
+    private boolean narrow(int tensors) {
+        return tensors == 2
+                && tickets
+                && form.type() == DataType.FLOAT
+                && longRows()
+                && 2 * NARROW_TILE * view.m() * limits.computeUnits() <= Walk.cache(limits)
+                && 2 * bytes(2) >= lastCache();
+    }
+
+    private long vectorsOf(long bytes) {
+        return bytes / ((long) width * form.type().bytes());
+    }
+
+    /** Rows of whole vectors that are worth being cut into narrow tiles. */
+    private boolean longRows() {
+        return columns == view.c()
+                && columns % width == 0
+                && columns * form.type().bytes() >= LONG_ROW;
     }
 
     @Override
@@ -303,16 +336,10 @@ record ChannelsLast(
 
     /** Long rows of whole vectors, many of them: the channels of as many narrow tiles at once as the caches hold; else all tiles. */
     private Blocks blocks() {
-        long type = form.type().bytes();
-        boolean narrow = k == 1
-                && columns == view.c()
-                && columns % width == 0
-                && columns * type >= LONG_ROW
-                && bytes(2) >= lastCache();
-        if (!narrow) {
+        if (k != 1 || !longRows() || bytes(2) < lastCache()) {
             return new Blocks(vectors, tiles(), rowSplits, applySplits);
         }
-        int own = (int) (NARROW_TILE / (width * type));
+        int own = (int) vectorsOf(NARROW_TILE);
         long all = tiles(own);
         long beside = clamp(Walk.cache(limits) / 2 / (2 * NARROW_TILE * view.m()), 1, all);
         while (all % beside != 0) {
@@ -536,9 +563,9 @@ record ChannelsLast(
 
     /** Where tiles are whole, each core draws those that it had in the launch before, which its last-level cache may still hold. */
     private KernelCall fused(String kernel, int tensors, List<Object> args) {
-        boolean whole = wholeTiles(tensors);
-        boolean drawn = whole && tickets;
-        int own = whole ? vectors : Math.min(vectors, powerOfTwo(ceilDiv(view.c(), width), MOST_VECTORS_FUSED));
+        int whole = wholeVectors(tensors);
+        boolean drawn = whole > 0 && tickets;
+        int own = whole > 0 ? whole : Math.min(vectors, powerOfTwo(ceilDiv(view.c(), width), MOST_VECTORS_FUSED));
         Map<String, String> defines = defines(tensors, own);
         return call(
                 kernel,

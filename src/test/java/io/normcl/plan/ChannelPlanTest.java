@@ -91,11 +91,15 @@ class ChannelPlanTest {
         assertEquals("wide_last_backward_fused", whole.kernel(), "which the caches hold in part");
         assertEquals("1", whole.defines().get("DRAWN"));
         assertEquals(Range.of(CPU.computeUnits(), 1), whole.range());
+        assertEquals("16", whole.defines().get("VECTORS"), "which a core holds");
+        assertEquals(
+                "8", backward(2048, 8192).defines().get("VECTORS"), "where the last cache doesn't hold the tensors");
+        assertEquals("64", backward(16 * 7 * 7, 2048).defines().get("VECTORS"), "where it holds them well");
         KernelCall steps = backward(4096, 4096);
         assertEquals("wide_last_backward_tickets", steps.kernel());
         assertEquals("16", steps.defines().get("VECTORS"));
         assertEquals(List.of(1L, 8L, 32L), steps.args().subList(18, 21), "a tile at once, its parts");
-        assertEquals(List.of(2L, 5L, 18L), backward(600, 8704).args().subList(18, 21), "as many as the caches hold");
+        assertEquals(List.of(2L, 5L, 18L), backward(600, 8576).args().subList(18, 21), "as many as the caches hold");
         assertEquals("64", backward(100_000, 1024).defines().get("VECTORS"), "no long rows");
         assertEquals("53", backward(8000, 2500).defines().get("VECTORS"), "no whole vectors");
     }

@@ -29,6 +29,8 @@
  *               LOCAL_SIZE 1 and FP64 1
  * and those of run.clh and family.clh.
  */
+/* Layer norm's sums of 16 bits by blocks; where these aren't exact enough, they are taken again. */
+#define BLOCKS (STORAGE != 0 && FP64 && LOCAL_SIZE == 1 && ELEMENTWISE && CENTERED && !SHORT)
 #include "run.clh"
 
 #ifndef HEIGHT
@@ -124,7 +126,7 @@ INLINE void column_sums(
 INLINE void add_rows(
     const __global storage *x, const __global storage *z, const __global storage *dy, scaling affine, long i,
     long length, long stride, const int height, const int fetched, const norm *rows, const int end, __global real *partials,
-    realv *sum, realv *product) {
+    twin_sums *sums) {
     floatv d_beta = 0.0f;
     floatv d_gamma = 0.0f;
 #pragma unroll
@@ -138,11 +140,17 @@ INLINE void add_rows(
             fetch(x + at + i + height * stride);
             fetch(dy + at + i + height * stride);
         }
+        floatv x_hat = (values - n.high - n.low) * n.inv_std;
         d_beta += g;
-        d_gamma = fma(g, (values - n.high - n.low) * n.inv_std, d_gamma);
+        d_gamma = fma(g, x_hat, d_gamma);
+#if STORAGE == 0
         realv weighted = realv_product(g, n.gamma);
-        realv_add(&sum[r], weighted);
-        realv_add_product(&product[r], weighted, realv_difference(values, n.high, n.low));
+        realv_add(&sums[r].first, weighted);
+        realv_add_product(&sums[r].second, weighted, realv_difference(values, n.high, n.low));
+#else
+        floatv weighted = g * n.gamma;
+        add_to_block(weighted, weighted, x_hat, i, &sums[r]);
+#endif
     }
     add_columns(realv_of(d_beta), realv_of(d_gamma), partials + 2 * i, length - i, 0);
 }
@@ -178,7 +186,7 @@ INLINE void backward_rows(
     long then = next * S;
     norm own[HEIGHT], coming[HEIGHT];
     means m[HEIGHT];
-    realv sum[HEIGHT], product[HEIGHT];
+    twin_sums added[HEIGHT];
     floatv end[HEIGHT], end_gradient[HEIGHT];
     long last = S - WIDTH;
 #pragma unroll
@@ -194,8 +202,7 @@ INLINE void backward_rows(
         }
         if (add) {
             coming[r] = norm_of(stats[next + r * C], affine);
-            sum[r] = (realv)REALV_ZERO;
-            product[r] = (realv)REALV_ZERO;
+            added[r] = twin_sums_of((realv)REALV_ZERO, (realv)REALV_ZERO);
         }
     }
     long i = 0;
@@ -205,8 +212,8 @@ INLINE void backward_rows(
         }
         if (add) {
             add_rows(
-                x + then, z + then, dy + then, affine, i, i + WIDTH, stride, height, fetched, coming, 0, partials, sum,
-                product);
+                x + then, z + then, dy + then, affine, i, i + WIDTH, stride, height, fetched, coming, 0, partials,
+                added);
         }
     }
     if (OVERLAP(S)) {
@@ -219,20 +226,26 @@ INLINE void backward_rows(
         }
         if (add) {
             add_rows(
-                x + then, z + then, dy + then, affine, last, S, stride, height, 0, coming, 1, partials, sum, product);
+                x + then, z + then, dy + then, affine, last, S, stride, height, 0, coming, 1, partials, added);
         }
     } else if (height == 1 && i < S) {
         if (write) {
             write_rows(x + at, z + at, dy + at, dx + at, dz + at, affine, i, S, stride, height, height, own, m);
         }
         if (add) {
-            add_rows(x + then, z + then, dy + then, affine, i, S, stride, height, 0, coming, 0, partials, sum, product);
+            add_rows(x + then, z + then, dy + then, affine, i, S, stride, height, 0, coming, 0, partials, added);
         }
     }
 #pragma unroll
     for (int r = 0; add && r < height; r++) {
-        real b = real_mul(realv_sum(product[r]), real_of((float2)(stats[next + r * C].z, 0.0f)));
-        sums[r] = row_means(realv_sum(sum[r]), b, S);
+#if STORAGE != 0
+        end_block(&added[r]);
+#endif
+        real b = realv_sum(added[r].second);
+#if STORAGE == 0
+        b = real_mul(b, real_of((float2)(stats[next + r * C].z, 0.0f)));
+#endif
+        sums[r] = row_means(realv_sum(added[r].first), b, S);
     }
 }
 #endif
@@ -314,6 +327,14 @@ INLINE void short_rows(
 }
 #endif
 
+#if BLOCKS
+/* Whether such sums, exact to some 2^-20, are good for a variance as exact: squares neither overflow nor vanish, and the mean
+ * is not far from the value that they are taken about. */
+INLINE int summed_well(long D, real s, real q) { return q - s * s / D > 0.0625 * q && q > 0x1p-100; }
+#else
+INLINE int summed_well(long D, real s, real q) { return isfinite(real_high(q)); }
+#endif
+
 KERNEL(rows_forward_fused)
 (const __global storage *x, const __global storage *addend, __global storage *written, const __global storage *z,
  __global storage *y, __global float4 *stats, const __global float *gamma, const __global float *beta, long rows,
@@ -346,20 +367,22 @@ KERNEL(rows_forward_fused)
         float unit = 1.0f;
         sum = (realv)REALV_ZERO;
         square = (realv)REALV_ZERO;
-#if !FP64
-        int again = !isfinite(real_high(q));
-        run_moments(
-            x + at, addend + at, written + at, mine && again ? D : 0, shift, SMALL_UNIT, ahead_by(0), &sum, &square);
-        real small = realv_sum(sum);
-        real smallSquare = realv_sum(square);
-        span_sums(&small, &smallSquare, tree);
-        if (again) {
-            s = small;
-            q = smallSquare;
-            unit = SMALL_UNIT;
+#if !FP64 || BLOCKS
+        int again = !summed_well(D, s, q);
+        if (LOCAL_SIZE > 1 || again) { /* a barrier is inside */
+            run_moments(
+                x + at, addend + at, written + at, mine && again ? D : 0, shift, SMALL_UNIT, ahead_by(0), &sum, &square);
+            real small = realv_sum(sum);
+            real smallSquare = realv_sum(square);
+            span_sums(&small, &smallSquare, tree);
+            if (again) {
+                s = small;
+                q = smallSquare;
+                unit = SMALL_UNIT;
+            }
+            sum = (realv)REALV_ZERO;
+            square = (realv)REALV_ZERO;
         }
-        sum = (realv)REALV_ZERO;
-        square = (realv)REALV_ZERO;
 #endif
         float4 own = moments_statistics(moments_of_sums(D, shift, s, q, unit), eps);
         if (mine && LANE == 0) {

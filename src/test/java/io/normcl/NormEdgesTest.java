@@ -105,8 +105,47 @@ class NormEdgesTest {
         for (Kind kind : List.of(Kind.LAYER, Kind.RMS, Kind.GROUP)) {
             Size size = new Size(5, 4, 1, 30, 2);
             float[] values = normal(random, size.elements(), 1e30, 1e30);
-            if (device.limits().fp64()) {
-                plain(kind, family, size).check(device, random, values);
+            for (DataType type : new DataType[] {DataType.FLOAT, DataType.BFLOAT16}) {
+                if (device.limits().fp64()) {
+                    plain(kind, family, size).withType(type).check(device, random, Stored.round(type, values));
+                }
+            }
+        }
+    }
+
+    /** The value that sums are taken about is not like the others: what is left of their squares is a small part. */
+    @ParameterizedTest
+    @EnumSource
+    void rowsThatBeginFarFromTheirMean(DataType type) {
+        Random random = new Random(11);
+        for (Kind kind : List.of(Kind.LAYER, Kind.GROUP)) {
+            Size size = new Size(8, 2, 1, 20_000, 1);
+            float[] values = filled(size.elements(), 0);
+            for (int row = 0; row < 8; row++) {
+                values[row * 40_000] = 2047; // of which floats round every sum of squares down
+            }
+            plain(kind, Family.WIDE, size).withType(type).check(device, random, Stored.round(type, values));
+        }
+    }
+
+    @ParameterizedTest
+    @EnumSource
+    void valuesWhoseSquaresAreNothing(Family family) {
+        int n = 3;
+        int d = 300;
+        float[] values = Stored.round(DataType.BFLOAT16, normal(new Random(12), n * d, 1e-22, 1e-22));
+        NormReference reference = NormReference.layerNorm(n, d).withEps(0);
+        double[] doubles = Rig.doubles(values);
+        double[] expected = reference.forward(
+                reference.statistics(doubles), Rig.doubles(filled(d, 1)), new double[d], doubles, null);
+        try (Rig rig = new Rig(device);
+                LayerNorm norm = LayerNorm.open(device, LayerNormSpec.of(d).withEps(0), Tuning.of(family))) {
+            Tensor x = Stored.tensor(rig, DataType.BFLOAT16, values, Layout.CHANNELS_FIRST, n, d);
+            Tensor y = Stored.unwritten(rig, x);
+            norm.forward(x, y).close();
+            float[] got = Stored.read(y);
+            for (int i = 0; i < got.length; i++) {
+                assertEquals(expected[i], got[i], 0x1p-8 * Math.abs(expected[i]) + 1e-6);
             }
         }
     }

@@ -331,7 +331,7 @@ INLINE void short_rows(
 /* Whether such sums, exact to some 2^-20, are good for a variance as exact: squares neither overflow nor vanish, and the mean
  * is not far from the value that they are taken about. */
 INLINE int summed_well(long D, real s, real q) { return q - s * s / D > 0.0625 * q && q > 0x1p-100; }
-#else
+#elif !FP64
 INLINE int summed_well(long D, real s, real q) { return isfinite(real_high(q)); }
 #endif
 

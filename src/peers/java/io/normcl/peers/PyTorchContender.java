@@ -7,7 +7,9 @@ import io.normcl.bench.Rounds.Work;
 import io.normcl.tensor.Layout;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 import org.bytedeco.javacpp.BoolPointer;
 import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.javacpp.Pointer;
@@ -21,8 +23,8 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * PyTorch's operators of a case, without autograd: with outputs that are there beforehand ({@code _out}), or, where PyTorch
- * makes these by copying, with outputs of their own too. What PyTorch allocates is the same memory each time, which the
- * caches hold also where buffers rotate.
+ * makes these by copying, with outputs of their own too. Those of a set are kept until the set's next turn, so that what is
+ * then allocated is their memory: it rotates as all else does.
  */
 final class PyTorchContender implements Contender {
     private static final double EPS = 1e-5;
@@ -34,6 +36,7 @@ final class PyTorchContender implements Contender {
     private final boolean out;
     private final NoGradGuard guard = new NoGradGuard();
     private final List<Set> sets = new ArrayList<>();
+    private final Map<Integer, Pointer> own = new HashMap<>();
     private final List<Pointer> made = new ArrayList<>();
     private final FloatPointer[] parameters;
     private final TensorOptional gamma;
@@ -163,38 +166,30 @@ final class PyTorchContender implements Contender {
         }
     }
 
-    private void withoutOutputs(Pass pass, Set set) {
+    private Pointer withoutOutputs(Pass pass, Set set) {
         boolean training = pass == Pass.FORWARD_TRAINING;
-        switch (timed.op()) {
-            case BATCH_NORM -> {
-                if (pass == Pass.BACKWARD) {
-                    torch.native_batch_norm_backward(
-                            set.dy(), set.x(), gamma, none, none, new TensorOptional(mean), new TensorOptional(invStd),
-                            true, EPS, mask);
-                } else {
-                    torch.native_batch_norm(
-                            set.x(), gamma, beta, training ? none : runningMean, training ? none : runningVar,
-                            training, 0.1, EPS);
-                }
-            }
-            case GROUP_NORM -> {
-                if (pass == Pass.BACKWARD) {
-                    torch.native_group_norm_backward(
-                            set.dy(), set.x(), mean, invStd, gamma, n, c, places, timed.groups(), mask);
-                } else {
-                    torch.native_group_norm(set.x(), gamma, beta, n, c, places, timed.groups(), EPS);
-                }
-            }
-            case LAYER_NORM -> {
-                if (pass == Pass.BACKWARD) {
-                    torch.native_layer_norm_backward(set.dy(), set.x(), row, mean, invStd, gamma, beta, mask);
-                } else {
-                    torch.native_layer_norm(set.x(), row, gamma, beta, EPS);
-                }
-            }
+        boolean backward = pass == Pass.BACKWARD;
+        return switch (timed.op()) {
+            case BATCH_NORM ->
+                backward
+                        ? torch.native_batch_norm_backward(
+                                set.dy(), set.x(), gamma, none, none, new TensorOptional(mean),
+                                new TensorOptional(invStd), true, EPS, mask)
+                        : torch.native_batch_norm(
+                                set.x(), gamma, beta, training ? none : runningMean, training ? none : runningVar,
+                                training, 0.1, EPS);
+            case GROUP_NORM ->
+                backward
+                        ? torch.native_group_norm_backward(
+                                set.dy(), set.x(), mean, invStd, gamma, n, c, places, timed.groups(), mask)
+                        : torch.native_group_norm(set.x(), gamma, beta, n, c, places, timed.groups(), EPS);
+            case LAYER_NORM ->
+                backward
+                        ? torch.native_layer_norm_backward(set.dy(), set.x(), row, mean, invStd, gamma, beta, mask)
+                        : torch.native_layer_norm(set.x(), row, gamma, beta, EPS);
             case RMS_NORM -> torch.rms_norm(set.x(), row, gamma, new DoubleOptional(EPS));
             default -> throw new IllegalStateException("no such operator: " + timed.op());
-        }
+        };
     }
 
     @Override
@@ -215,11 +210,17 @@ final class PyTorchContender implements Contender {
             return null;
         }
         return Work.done(set -> {
-            try (PointerScope scope = new PointerScope()) { // frees the outputs that PyTorch allocates
+            try (PointerScope scope = new PointerScope()) {
                 if (out) {
                     withOutputs(pass, sets.get(set));
                 } else {
-                    withoutOutputs(pass, sets.get(set));
+                    Pointer before = own.remove(set);
+                    if (before != null) {
+                        before.close();
+                    }
+                    Pointer outputs = withoutOutputs(pass, sets.get(set));
+                    scope.detach(outputs);
+                    own.put(set, outputs);
                 }
             }
         });
@@ -255,6 +256,7 @@ final class PyTorchContender implements Contender {
         for (Set set : sets) {
             List.of(set.x(), set.y(), set.dy(), set.dx()).forEach(Pointer::close);
         }
+        own.values().forEach(Pointer::close);
         made.forEach(Pointer::close);
         List.of(parameters).forEach(Pointer::close);
         guard.close();

@@ -207,13 +207,13 @@ INLINE void backward_rows(
     }
     long i = 0;
     for (; i + WIDTH <= S; i += WIDTH) {
-        if (write) {
-            write_rows(x + at, z + at, dy + at, dx + at, dz + at, affine, i, i + WIDTH, stride, height, fetched, own, m);
-        }
         if (add) {
             add_rows(
                 x + then, z + then, dy + then, affine, i, i + WIDTH, stride, height, fetched, coming, 0, partials,
                 added);
+        }
+        if (write) {
+            write_rows(x + at, z + at, dy + at, dx + at, dz + at, affine, i, i + WIDTH, stride, height, fetched, own, m);
         }
     }
     if (OVERLAP(S)) {

@@ -1,8 +1,14 @@
 package io.normcl.device;
 
+import io.normcl.device.Limits.ReadsAhead;
+import java.io.IOException;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import org.jocl.CL;
 import org.jocl.Pointer;
 import org.jocl.Sizeof;
@@ -14,6 +20,10 @@ import org.jspecify.annotations.Nullable;
 final class Discovery {
     /** CL_DEVICE_TYPE_ALL as an unsigned 32-bit number; JOCL's -1L is refused by rusticl. */
     private static final long ANY_TYPE = 0xFFFFFFFFL;
+
+    private static final Pattern CPU_FAMILY = Pattern.compile("(?m)^cpu family\\s*:\\s*(\\d+)$");
+
+    private static final int ZEN_5 = 26;
 
     private static final String INSTALL = "install a driver (on Debian: pocl-opencl-icd for the CPU)";
 
@@ -96,7 +106,23 @@ final class Discovery {
                         number(query, CL.CL_DEVICE_GLOBAL_MEM_CACHE_SIZE),
                         number(query, CL.CL_DEVICE_DOUBLE_FP_CONFIG) != 0,
                         text(query, CL.CL_DEVICE_NAME).contains("llvmpipe") ? 65_535 : Long.MAX_VALUE,
-                        cpu && text(query, CL.CL_DEVICE_VENDOR).equals("AuthenticAMD")));
+                        cpu && text(query, CL.CL_DEVICE_VENDOR).equals("AuthenticAMD")
+                                ? amd(cpuInfo())
+                                : ReadsAhead.NEVER));
+    }
+
+    /** OpenCL doesn't tell one of AMD's CPUs from another, Linux does. */
+    private static String cpuInfo() {
+        try {
+            return Files.readString(Path.of("/proc/cpuinfo"));
+        } catch (IOException e) {
+            return "";
+        }
+    }
+
+    static ReadsAhead amd(String cpuInfo) {
+        Matcher family = CPU_FAMILY.matcher(cpuInfo);
+        return family.find() && Integer.parseInt(family.group(1)) >= ZEN_5 ? ReadsAhead.SUMMING : ReadsAhead.STRAIGHT;
     }
 
     /** How many sub-devices the device can be cut into; below two it can't, and asking kills some runtimes. */

@@ -13,7 +13,7 @@ package io.normcl.device;
  * @param fp64 whether kernels may use {@code double}
  * @param loopSteps how many iterations a work-item's loop may make: Mesa's llvmpipe silently ends a work-item after
  *     65,535 of them; elsewhere {@link Long#MAX_VALUE}
- * @param readsAhead whether the hardware alone reads ahead as fast as memory goes, as AMD's CPUs do
+ * @param readsAhead how far the hardware alone reads ahead as fast as memory goes
  */
 public record Limits(
         boolean cpu,
@@ -25,4 +25,14 @@ public record Limits(
         long cacheBytes,
         boolean fp64,
         long loopSteps,
-        boolean readsAhead) {}
+        ReadsAhead readsAhead) {
+    /** Walks on which hardware alone reads ahead as fast as memory goes. */
+    public enum ReadsAhead {
+        /** None: it stops where a page ends. */
+        NEVER,
+        /** Such as go straight through a tensor with little else to do: AMD's CPUs. */
+        STRAIGHT,
+        /** Those too that meanwhile take sums through the first cache: AMD's CPUs from Zen 5 on. */
+        SUMMING
+    }
+}

@@ -5,6 +5,7 @@ import static io.normcl.plan.Walk.clamp;
 import static io.normcl.plan.Walk.powerOfTwo;
 
 import io.normcl.device.Limits;
+import io.normcl.device.Limits.ReadsAhead;
 import io.normcl.device.Range;
 import io.normcl.tensor.ChannelView;
 import java.util.List;
@@ -299,7 +300,8 @@ record ChannelsFirst(
 
     /** Those of a kernel that walks straight through its inputs. */
     private Map<String, String> straight(int inputs) {
-        return Defines.with(defines(), "FETCH", Walk.fetches(inputs, view.elements(), form, limits));
+        return Defines.with(
+                defines(), "FETCH", Walk.fetches(ReadsAhead.STRAIGHT, inputs, view.elements(), form, limits));
     }
 
     private Map<String, String> defines() {

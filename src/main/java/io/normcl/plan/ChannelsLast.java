@@ -5,6 +5,7 @@ import static io.normcl.plan.Walk.clamp;
 import static io.normcl.plan.Walk.powerOfTwo;
 
 import io.normcl.device.Limits;
+import io.normcl.device.Limits.ReadsAhead;
 import io.normcl.device.Range;
 import io.normcl.tensor.ChannelView;
 import io.normcl.tensor.DataType;
@@ -601,6 +602,7 @@ record ChannelsLast(
 
     private Map<String, String> defines(int inputs, int vectors) {
         boolean straight = columns <= tile(vectors);
+        ReadsAhead walk = vectors <= FEW_VECTORS ? ReadsAhead.STRAIGHT : ReadsAhead.SUMMING;
         Map<String, String> own = Defines.of(
                 limits,
                 "LOCAL_SIZE",
@@ -616,7 +618,7 @@ record ChannelsLast(
                 "STREAM",
                 stream,
                 "FETCH",
-                straight ? Walk.fetches(inputs, view.elements() * samples, form, limits) : 1);
+                straight ? Walk.fetches(walk, inputs, view.elements() * samples, form, limits) : 1);
         return Defines.with(Defines.with(own, form.defines()), more);
     }
 }

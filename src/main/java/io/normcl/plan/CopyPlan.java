@@ -1,6 +1,7 @@
 package io.normcl.plan;
 
 import io.normcl.device.Limits;
+import io.normcl.device.Limits.ReadsAhead;
 import io.normcl.device.Range;
 import java.util.List;
 
@@ -34,7 +35,7 @@ public final class CopyPlan {
                         "STREAM",
                         stream ? 1 : 0,
                         "FETCH",
-                        Walk.fetches(1, count, Form.PLAIN, limits)),
+                        Walk.fetches(ReadsAhead.STRAIGHT, 1, count, Form.PLAIN, limits)),
                 Range.of(groups * localSize, localSize),
                 List.of(Slot.X, Slot.Y, count));
         return new Plan(List.of(call), 1, 0, 2 * count * Float.BYTES);

@@ -1,6 +1,7 @@
 package io.normcl.plan;
 
 import io.normcl.device.Limits;
+import io.normcl.device.Limits.ReadsAhead;
 
 /** One layout's way to walk a channel view with one kernel family: its launches and whether it can do with one. */
 sealed interface Walk permits ChannelsFirst, ChannelsLast {
@@ -65,12 +66,13 @@ sealed interface Walk permits ChannelsFirst, ChannelsLast {
     }
 
     /**
-     * Whether a walk straight through so many inputs of so many values asks for what it reads next: FETCH of {@code
-     * family.clh}. Hardware that reads ahead itself loses some per cent by it where no cache holds the inputs; other
+     * Whether such a walk through so many inputs of so many values asks for what it reads next: FETCH of {@code family.clh}.
+     * Hardware that reads ahead itself on such walks loses some per cent by it where no cache holds the inputs; other
      * hardware gains a quarter.
      */
-    static int fetches(int inputs, long elements, Form form, Limits limits) {
-        return limits.readsAhead() && inputs * elements * form.type().bytes() >= limits.cacheBytes() ? 0 : 1;
+    static int fetches(ReadsAhead walk, int inputs, long elements, Form form, Limits limits) {
+        boolean beyond = inputs * elements * form.type().bytes() >= limits.cacheBytes();
+        return beyond && limits.readsAhead().compareTo(walk) >= 0 ? 0 : 1;
     }
 
     /**

@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.normcl.bench.BenchCase.Op;
 import io.normcl.device.Limits;
+import io.normcl.device.Limits.ReadsAhead;
 import io.normcl.tensor.Activation;
 import io.normcl.tensor.DataType;
 import io.normcl.tensor.Layout;
@@ -19,7 +20,7 @@ class BenchCaseTest {
     private static final String SHAPE = "32x64x112x112";
 
     private static Limits limits(long memory, long cache) {
-        return new Limits(true, 2, 4096, 1 << 15, memory, memory, cache, true, Long.MAX_VALUE, false);
+        return new Limits(true, 2, 4096, 1 << 15, memory, memory, cache, true, Long.MAX_VALUE, ReadsAhead.NEVER);
     }
 
     @Test

@@ -15,6 +15,7 @@ import io.normcl.Gradients;
 import io.normcl.KernelNames;
 import io.normcl.Rig;
 import io.normcl.Saved;
+import io.normcl.device.Limits.ReadsAhead;
 import io.normcl.plan.Tuning;
 import io.normcl.tensor.Layout;
 import io.normcl.tensor.Tensor;
@@ -53,6 +54,14 @@ class DeviceTest {
         String message = assertThrows(type, call::run).getMessage();
         assertFalse(message.contains("\n"), message);
         return message;
+    }
+
+    @Test
+    void anAmdCpuFromZen5OnReadsAheadWhileItSums() {
+        String of = "processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: %d\nmodel\t\t: 17\n";
+        assertEquals(ReadsAhead.STRAIGHT, Discovery.amd(of.formatted(25)));
+        assertEquals(ReadsAhead.SUMMING, Discovery.amd(of.formatted(26)));
+        assertEquals(ReadsAhead.STRAIGHT, Discovery.amd(""), "no Linux");
     }
 
     @Test

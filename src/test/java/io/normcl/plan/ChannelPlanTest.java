@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.normcl.device.Limits;
+import io.normcl.device.Limits.ReadsAhead;
 import io.normcl.device.Range;
 import io.normcl.tensor.ChannelView;
 import io.normcl.tensor.Layout;
@@ -16,13 +17,15 @@ import org.junit.jupiter.api.Test;
 /** Plans are values: what runs, with which sizes, how many bytes; no device is needed. */
 class ChannelPlanTest {
     private static final Limits CPU =
-            new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, Long.MAX_VALUE, false);
+            new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, Long.MAX_VALUE, ReadsAhead.NEVER);
     private static final Limits READS_AHEAD =
-            new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, Long.MAX_VALUE, true);
+            new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, Long.MAX_VALUE, ReadsAhead.SUMMING);
+    private static final Limits READS_STRAIGHT =
+            new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, Long.MAX_VALUE, ReadsAhead.STRAIGHT);
     private static final Limits LOOPS_END =
-            new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, 65_535, false);
-    private static final Limits GPU =
-            new Limits(false, 132, 1024, 48 << 10, 1L << 36, 1L << 37, 50 << 20, true, Long.MAX_VALUE, false);
+            new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, 65_535, ReadsAhead.NEVER);
+    private static final Limits GPU = new Limits(
+            false, 132, 1024, 48 << 10, 1L << 36, 1L << 37, 50 << 20, true, Long.MAX_VALUE, ReadsAhead.NEVER);
 
     private static List<String> kernels(Plan plan) {
         return plan.calls().stream().map(KernelCall::kernel).toList();
@@ -143,6 +146,12 @@ class ChannelPlanTest {
         ChannelView large = new ChannelView(32, 256, 56 * 56, true);
         assertEquals(List.of("0", "0"), fetches(large, READS_AHEAD));
         assertEquals(List.of("1", "1"), fetches(large, CPU));
+        assertEquals(List.of("1", "1"), fetches(large, READS_STRAIGHT), "sums pass through the first cache");
+        assertEquals(List.of("0", "0"), fetches(new ChannelView(32, 64, 112 * 112, true), READS_STRAIGHT), "sums stay");
+        assertEquals(
+                Arrays.asList(null, "0"),
+                fetches(new ChannelView(64, 3, 224 * 224, false), READS_STRAIGHT),
+                "a channel's");
         assertEquals(
                 List.of("1", "1"), fetches(new ChannelView(32, 256, 7 * 7, true), READS_AHEAD), "a cache holds it");
         assertEquals(
@@ -247,7 +256,7 @@ class ChannelPlanTest {
 
     @Test
     void groupsStayWithinWeakDevices() {
-        Limits weak = new Limits(false, 1, 96, 16 << 10, 1 << 20, 1 << 20, 0, false, 65_535, false);
+        Limits weak = new Limits(false, 1, 96, 16 << 10, 1 << 20, 1 << 20, 0, false, 65_535, ReadsAhead.NEVER);
         Plan plan = ChannelPlan.forward(new ChannelView(2, 64, 64, true), Form.PLAIN, weak, Tuning.NONE);
         for (KernelCall call : plan.calls()) {
             assertTrue(call.range().localX() <= 96 && Long.bitCount(call.range().localX()) == 1, call.toString());
@@ -256,7 +265,7 @@ class ChannelPlanTest {
 
     @Test
     void noWorkItemLoopsTooLong() {
-        Limits llvmpipe = new Limits(true, 8, 1024, 32 << 10, 1L << 31, 1L << 31, 0, false, 65_535, false);
+        Limits llvmpipe = new Limits(true, 8, 1024, 32 << 10, 1L << 31, 1L << 31, 0, false, 65_535, ReadsAhead.NEVER);
         for (Family family : Family.values()) {
             ChannelView view = new ChannelView(1 << 20, 64, 16, true);
             Plan plan = ChannelPlan.forward(view, Form.PLAIN, llvmpipe, Tuning.of(family));

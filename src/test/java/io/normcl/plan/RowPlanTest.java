@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.normcl.device.Limits;
+import io.normcl.device.Limits.ReadsAhead;
 import io.normcl.tensor.Activation;
 import io.normcl.tensor.DataType;
 import io.normcl.tensor.RowView;
@@ -13,12 +14,12 @@ import org.junit.jupiter.api.Test;
 
 /** What layer norm's plans choose; no device needed. */
 class RowPlanTest {
-    private static final Limits GPU =
-            new Limits(false, 132, 1024, 48 << 10, 1L << 36, 1L << 37, 50 << 20, true, Long.MAX_VALUE, false);
+    private static final Limits GPU = new Limits(
+            false, 132, 1024, 48 << 10, 1L << 36, 1L << 37, 50 << 20, true, Long.MAX_VALUE, ReadsAhead.NEVER);
     private static final Limits CPU =
-            new Limits(true, 2, 4096, 512 << 10, 1L << 34, 1L << 35, 32 << 20, false, Long.MAX_VALUE, false);
+            new Limits(true, 2, 4096, 512 << 10, 1L << 34, 1L << 35, 32 << 20, false, Long.MAX_VALUE, ReadsAhead.NEVER);
     private static final Limits SHORT_LOOPS =
-            new Limits(true, 4, 1024, 32 << 10, 1L << 32, 1L << 33, 32 << 20, false, 65_535, false);
+            new Limits(true, 4, 1024, 32 << 10, 1L << 32, 1L << 33, 32 << 20, false, 65_535, ReadsAhead.NEVER);
 
     private static List<String> backward(long rows, long d) {
         return kernels(RowPlan.backward(view(rows, d), RowRule.STANDARD, Form.PLAIN, GPU, Tuning.NONE, true, true));

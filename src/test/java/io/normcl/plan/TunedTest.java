@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 
 import io.normcl.device.Limits;
+import io.normcl.device.Limits.ReadsAhead;
 import io.normcl.plan.ShapeClass.Pass;
 import io.normcl.plan.ShapeClass.Walked;
 import io.normcl.tensor.ChannelView;
@@ -20,7 +21,7 @@ import org.junit.jupiter.api.Test;
 /** Classes of shapes and what is tuned for them are values that their text gives back. */
 class TunedTest {
     private static final Limits CPU =
-            new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, Long.MAX_VALUE, false);
+            new Limits(true, 2, 4096, 1 << 20, 1L << 30, 1L << 32, 32 << 20, true, Long.MAX_VALUE, ReadsAhead.NEVER);
     private static final ChannelView FIRST = new ChannelView(32, 64, 112 * 112, false);
 
     private static ShapeClass rows(long n, long d) {
@@ -154,7 +155,8 @@ class TunedTest {
 
     @Test
     void sizesAreOverridden() {
-        Limits gpu = new Limits(false, 132, 1024, 48 << 10, 1L << 36, 1L << 37, 50 << 20, true, Long.MAX_VALUE, false);
+        Limits gpu = new Limits(
+                false, 132, 1024, 48 << 10, 1L << 36, 1L << 37, 50 << 20, true, Long.MAX_VALUE, ReadsAhead.NEVER);
         Tuning tuning = Tuning.NONE.withItems(128).withWidth(2).withSplits(8);
         List<Plan> plans = List.of(
                 ChannelPlan.forward(FIRST, Form.PLAIN, gpu, tuning.withFused(false)),

@@ -115,7 +115,7 @@ FINALIZE void channel_stats_finalize(
         all = moments_merge(all, m);
     }
     all = share_moments(all, tree);
-    if (channel < C && PART == 0) {
+    if (PART == 0 && channel < C) {
         stats[channel] = moments_statistics(all, eps);
     }
 }
@@ -140,7 +140,7 @@ FINALIZE void channel_backward_finalize(
         d_gamma = real_add(d_gamma, partials[2 * (split * C + channel) + 1]);
     }
     share_sums(&d_beta, &d_gamma, tree);
-    if (channel < C && PART == 0) {
+    if (PART == 0 && channel < C) {
         store_gradients(dGamma, dBeta, channel, d_gamma, d_beta, accumulate);
         sums[channel] = mean_pair(d_beta, d_gamma, real_of_long(count));
     }
@@ -161,7 +161,7 @@ FINALIZE void row_backward_finalize(
         b = real_add(b, real_mul(weight, partial[1]));
     }
     share_sums(&a, &b, tree);
-    if (row < rows && PART == 0) {
+    if (PART == 0 && row < rows) {
         real d = real_of_long(values_of(lengths, row * K / C, count));
         sums[row] = (float2)(CENTERED ? real_high(real_div(a, d)) : 0.0f, real_high(real_div(b, d)));
     }

@@ -277,7 +277,7 @@ typedef struct {
 
 INLINE floatv load_channels(const __global float *values, patch p, long column, long C) {
     spot s = spot_of(p, column, C);
-    if (column + WIDTH <= p.columns && s.channel + WIDTH <= C && (ROW_STATS || p.K == 1)) {
+    if ((ROW_STATS || p.K == 1) && column + WIDTH <= p.columns && s.channel + WIDTH <= C) {
         return LOAD_FLOATS(values + s.channel);
     }
     float own[WIDTH];
@@ -397,9 +397,11 @@ INLINE int whole_vectors(patch p, long row) {
 
 /* Where the rows end, from the first on, that are whole and just a tile of few vectors, which stay in registers. */
 INLINE long end_of_narrow(patch p) {
-    return LOCAL_SIZE == 1 && !MASKED && VECTORS <= FEW_VECTORS && p.columns == TILE && !p.back
-               ? min(p.to, p.elements / p.columns)
-               : p.from;
+#if LOCAL_SIZE == 1 && !MASKED && VECTORS <= FEW_VECTORS
+    return p.columns == TILE && !p.back ? min(p.to, p.elements / p.columns) : p.from;
+#else
+    return p.from;
+#endif
 }
 
 /* Row of step i of the walk. */

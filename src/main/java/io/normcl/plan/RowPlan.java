@@ -34,6 +34,11 @@ public final class RowPlan {
     /** The same of planes that are no whole vectors, which are better written together. */
     private static final long SHORT_PLANES = 384;
 
+    /** Values of a row from which a CPU's work-item takes four rows of floats side by side, and from which it writes two meanwhile. */
+    private static final long FOUR_ROWS = 192;
+
+    private static final long MEANWHILE = 512;
+
     /** Samples that are worth sums of their own down the columns, which are four times as wide. */
     private static final long ROWS_OF_SUMS = 32;
 
@@ -85,7 +90,8 @@ public final class RowPlan {
                 powerOfTwo(ceilDiv(along, width), Math.min(32, most)), powerOfTwo(ceilDiv(along, 4L * width), most));
         localSize = Math.max(span, Math.min(64, most));
         atOnce = localSize / span;
-        height = form.type() == DataType.FLOAT ? 2 : 4;
+        boolean medium = s >= FOUR_ROWS && s < MEANWHILE;
+        height = form.type() == DataType.FLOAT && !medium ? 2 : 4;
     }
 
     /**

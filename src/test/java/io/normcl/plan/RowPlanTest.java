@@ -66,10 +66,13 @@ class RowPlanTest {
     }
 
     @Test
-    void aCpuTakesTwoRowsSideBySideAndFourOfHalves() {
-        assertEquals("2", height(DataType.FLOAT));
-        assertEquals("4", height(DataType.HALF));
-        assertEquals("4", height(DataType.BFLOAT16));
+    void aCpuTakesTwoRowsSideBySideAndFourOfHalvesOrOfMediumLength() {
+        assertEquals("2", height(DataType.FLOAT, 191));
+        assertEquals("4", height(DataType.FLOAT, 192));
+        assertEquals("4", height(DataType.FLOAT, 511));
+        assertEquals("2", height(DataType.FLOAT, 512));
+        assertEquals("4", height(DataType.HALF, 512));
+        assertEquals("4", height(DataType.BFLOAT16, 191));
     }
 
     @Test
@@ -89,9 +92,9 @@ class RowPlanTest {
         assertEquals("wide_last_stats_partial", kernels(forward).get(0), "too few for two cores");
     }
 
-    private static String height(DataType type) {
+    private static String height(DataType type, long d) {
         Form form = new Form(type, Activation.NONE, false, false, false, 0);
-        Plan plan = RowPlan.backward(view(4096, 1024), RowRule.STANDARD, form, CPU, Tuning.NONE, true, true);
+        Plan plan = RowPlan.backward(view(4096, d), RowRule.STANDARD, form, CPU, Tuning.NONE, true, true);
         return plan.calls().get(0).defines().get("HEIGHT");
     }
 

@@ -17,14 +17,16 @@
  *
  * stats: rows x (mean high, mean low, invStd, variance). Partials: (sum dy, sum dy*xHat) as reals; of each plane in
  * the order of the tensor, which is [sample][C]; with ELEMENTWISE 1, [groups, or splits*LOCAL_SIZE/SPAN][C*S].
- * The bytes hold where a row, two where one is written while the next is summed, or 2*HEIGHT of each work-item's, stay near
- * the compute unit between two passes over them; they do not count z, dz, the addend and the sum. y may be x, dx may be dy.
+ * The bytes hold where a row, two where one is written while the next is summed, 2*BESIDE or 2*HEIGHT of each work-item's, stay
+ * near the compute unit between two passes over them; they do not count z, dz, the addend and the sum. y may be x, dx may be dy.
  * Local memory: 2*LOCAL_SIZE reals where LOCAL_SIZE > 1; a tree for each row (and plane, in the backward), in loops
  * that are as long for every work-item.
  *
  *   HEIGHT      rows that a work-item takes side by side, column by column
  *   PARAMETERS  backward with ELEMENTWISE 1: whether partials are written, which the wide family can; a group then takes
  *               samples of C rows, HEIGHT of them or more
+ *   BESIDE      rows that a work-item takes side by side in the forward; more than 1 needs ELEMENTWISE 1, LOCAL_SIZE 1, C = 1
+ *               and rows of whole vectors of floats
  *   SHORT       1: the compiler is told K and S of short rows, as PLANES and PLANE, and with ELEMENTWISE C, as GROUPS; needs
  *               LOCAL_SIZE 1 and FP64 1
  * and those of run.clh and family.clh.
@@ -38,6 +40,9 @@
 #endif
 #ifndef PARAMETERS
 #define PARAMETERS 1
+#endif
+#ifndef BESIDE
+#define BESIDE 1
 #endif
 #ifndef SHORT
 #define SHORT 0
@@ -335,6 +340,84 @@ INLINE int summed_well(long D, real s, real q) { return q - s * s / D > 0.0625 *
 INLINE int summed_well(long D, real s, real q) { return isfinite(real_high(q)); }
 #endif
 
+/* Statistics of a row, by its sums, which are taken again where they aren't good. Every work-item calls it. */
+INLINE float4 row_statistics(
+    const __global storage *x, const __global storage *addend, __global storage *written, long at, long D, int mine,
+    float shift, realv sum, realv square, float2 eps, __local real *tree) {
+    real s = realv_sum(sum);
+    real q = realv_sum(square);
+    span_sums(&s, &q, tree);
+    float unit = 1.0f;
+#if !FP64 || BLOCKS
+    int again = !summed_well(D, s, q);
+    if (LOCAL_SIZE > 1 || again) { /* a barrier is inside */
+        sum = (realv)REALV_ZERO;
+        square = (realv)REALV_ZERO;
+        run_moments(
+            x + at, addend + at, written + at, mine && again ? D : 0, shift, SMALL_UNIT, ahead_by(0), &sum, &square);
+        real small = realv_sum(sum);
+        real smallSquare = realv_sum(square);
+        span_sums(&small, &smallSquare, tree);
+        if (again) {
+            s = small;
+            q = smallSquare;
+            unit = SMALL_UNIT;
+        }
+    }
+#endif
+    return moments_statistics(moments_of_sums(D, shift, s, q, unit), eps);
+}
+
+#if BESIDE > 1
+/* Of BESIDE rows from number `row` on, of S values each, writes y, and adds up those that come next, or these where none are
+ * written: see normalize_and_sum. Several rows have one reading of gamma and beta. */
+INLINE void forward_rows(
+    const __global storage *x, const __global storage *addend, __global storage *written, const __global storage *z,
+    __global storage *y, const __global float4 *stats, scaling affine, long row, long S, const int write, const int add,
+    float *shifts, realv *sums, realv *squares) {
+    long at = row * S;
+    long then = write ? at + BESIDE * S : at;
+    norm own[BESIDE];
+    realv sum[BESIDE], square[BESIDE];
+#pragma unroll
+    for (int r = 0; r < BESIDE; r++) {
+        if (write) {
+            own[r] = norm_of(stats[row + r], affine);
+        }
+        if (add) {
+            shifts[r] = shift_of(x, addend, then + r * S, 1);
+            sum[r] = (realv)REALV_ZERO;
+            square[r] = (realv)REALV_ZERO;
+        }
+    }
+    for (long i = 0; i < S; i += WIDTH) {
+        floatv values[BESIDE];
+#pragma unroll
+        for (int r = 0; add && r < BESIDE; r++) {
+            long place = then + r * S + i;
+            fetch(x + place + BESIDE * S);
+            floatv value = value_at(x + place, addend + place, written + place, 0, WIDTH, shifts[r]);
+            add_moments(value, shifts[r], 1.0f, &sum[r], &square[r]);
+        }
+#pragma unroll
+        for (int r = 0; write && r < BESIDE; r++) {
+            long place = at + r * S;
+            norm n = norm_at(own[r], 0, affine, i, i + WIDTH);
+            values[r] = normalized_at(SUMMED(x, written) + place, z + place, n, i, i + WIDTH);
+        }
+#pragma unroll
+        for (int r = 0; write && r < BESIDE; r++) {
+            store_some(values[r], y + at + r * S + i, WIDTH);
+        }
+    }
+#pragma unroll
+    for (int r = 0; add && r < BESIDE; r++) {
+        sums[r] = sum[r];
+        squares[r] = square[r];
+    }
+}
+#endif
+
 KERNEL(rows_forward_fused)
 (const __global storage *x, const __global storage *addend, __global storage *written, const __global storage *z,
  __global storage *y, __global float4 *stats, const __global float *gamma, const __global float *beta, long rows,
@@ -351,6 +434,28 @@ KERNEL(rows_forward_fused)
         short_rows(x, addend, written, z, y, stats, gamma, beta, first, count, C, K, S, eps);
     }
 #else
+#if BESIDE > 1
+    scaling own = scaling_of(gamma, beta, 0, S, 0);
+    float shifts[BESIDE];
+    realv sums[BESIDE], squares[BESIDE];
+    if (from + BESIDE <= to) {
+        forward_rows(x, addend, written, z, y, stats, own, from, S, 0, 1, shifts, sums, squares);
+    }
+    for (; from + BESIDE <= to; from += BESIDE) {
+        for (int r = 0; r < BESIDE; r++) {
+            stats[from + r] = row_statistics(
+                x, addend, written, (from + r) * D, D, 1, shifts[r], sums[r], squares[r], eps, tree);
+        }
+        if (from + 2 * BESIDE <= to) {
+            forward_rows(x, addend, written, z, y, stats, own, from, S, 1, 1, shifts, sums, squares);
+        } else {
+            forward_rows(x, addend, written, z, y, stats, own, from, S, 1, 0, shifts, sums, squares);
+        }
+    }
+    if (from == to) {
+        return;
+    }
+#endif
     realv sum = REALV_ZERO;
     realv square = REALV_ZERO;
     long at = min(from + ROW, to - 1) * D;
@@ -361,33 +466,12 @@ KERNEL(rows_forward_fused)
         long row = min(first + ROW, to - 1);
         int mine = first + ROW < to;
         at = row * D;
-        real s = realv_sum(sum);
-        real q = realv_sum(square);
-        span_sums(&s, &q, tree);
-        float unit = 1.0f;
-        sum = (realv)REALV_ZERO;
-        square = (realv)REALV_ZERO;
-#if !FP64 || BLOCKS
-        int again = !summed_well(D, s, q);
-        if (LOCAL_SIZE > 1 || again) { /* a barrier is inside */
-            run_moments(
-                x + at, addend + at, written + at, mine && again ? D : 0, shift, SMALL_UNIT, ahead_by(0), &sum, &square);
-            real small = realv_sum(sum);
-            real smallSquare = realv_sum(square);
-            span_sums(&small, &smallSquare, tree);
-            if (again) {
-                s = small;
-                q = smallSquare;
-                unit = SMALL_UNIT;
-            }
-            sum = (realv)REALV_ZERO;
-            square = (realv)REALV_ZERO;
-        }
-#endif
-        float4 own = moments_statistics(moments_of_sums(D, shift, s, q, unit), eps);
+        float4 own = row_statistics(x, addend, written, at, D, mine, shift, sum, square, eps, tree);
         if (mine && LANE == 0) {
             stats[row] = own;
         }
+        sum = (realv)REALV_ZERO;
+        square = (realv)REALV_ZERO;
         long next = min(row + ROWS, to - 1) * D;
         shift = shift_of(x, addend, next, row + ROWS < to);
 #ifdef FLAT_PLANES

@@ -193,6 +193,10 @@ class NormSweepTest {
     }
 
     private static Device with(int computeUnits, long cacheBytes) {
+        return with(computeUnits, cacheBytes, device.limits().fp64());
+    }
+
+    private static Device with(int computeUnits, long cacheBytes, boolean fp64) {
         Limits own = device.limits();
         Limits limits = new Limits(
                 own.cpu(),
@@ -202,7 +206,7 @@ class NormSweepTest {
                 own.maxAllocationBytes(),
                 own.globalMemoryBytes(),
                 cacheBytes,
-                own.fp64(),
+                fp64,
                 own.loopSteps(),
                 own.readsAhead());
         return OtherLimits.of(device, limits);
@@ -251,6 +255,24 @@ class NormSweepTest {
         for (int rows : new int[] {2, 40}) {
             NormSweep.plain(Kind.LAYER, Layout.CHANNELS_FIRST, tuning(family, fused), new Size(rows, 1, 1, 9001, 1))
                     .check(device, rows);
+        }
+    }
+
+    /** Rows that a forward takes four at a time, and such as are left. */
+    @ParameterizedTest
+    @CsvSource({"LAYER,true", "LAYER,false", "RMS,true", "RMS,false"})
+    void rowsSideBySide(Kind kind, boolean fp64) {
+        try (Device other = with(device.limits().computeUnits(), device.limits().cacheBytes(), fp64)) {
+            for (int rows : new int[] {3, 8, 14, 23}) { // in two groups
+                Size size = new Size(rows, 1, 1, 2064, 1);
+                Tuning tuning = tuning(Family.WIDE, "true").withSplits(2);
+                NormSweep sweep = NormSweep.plain(kind, Layout.CHANNELS_FIRST, tuning, size)
+                        .withActivation(pick(ACTIVATIONS.toArray(Activation[]::new), rows));
+                sweep.check(other, rows);
+                sweep.withExtra()
+                        .with(Wanted.ALL, true, true, false, Alias.OUTPUTS)
+                        .check(other, rows);
+            }
         }
     }
 

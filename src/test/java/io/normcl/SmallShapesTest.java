@@ -92,6 +92,11 @@ class SmallShapesTest {
         return limits(own, 4, 1, false);
     }
 
+    /** A cache that rows side by side need. */
+    private static Limits cached(Limits own) {
+        return limits(own, 16, 1 << 20, own.fp64());
+    }
+
     private static Limits limits(Limits own, long workGroup, long cache, boolean fp64) {
         return new Limits(
                 own.cpu(),
@@ -137,6 +142,8 @@ class SmallShapesTest {
                         layerInOnePass(SmallShapesTest::pairs, 130, 3, null),
                         layerInOnePass(SmallShapesTest::few, 130, 3, null), // partial results that work-items share
                         layerInOnePass(own -> own, 5, 530, 1), // a CPU writes rows while it adds the next ones
+                        layerInOnePass(
+                                SmallShapesTest::cached, 11, 2064, 1), // a CPU takes four rows of a forward at once
                         group(Layout.CHANNELS_FIRST, null, 1, 4, 18),
                         group(Layout.CHANNELS_FIRST, null, 9, 4, 16), // a CPU writes rows while it sums the next ones
                         group(Layout.CHANNELS_FIRST, null, 2, 36), // a gamma for each value

@@ -39,6 +39,11 @@ public final class RowPlan {
 
     private static final long MEANWHILE = 512;
 
+    /** Longer rows of floats a CPU's work-item takes side by side in the forward, so many, with one reading of gamma and beta. */
+    private static final long ALONE = 2048;
+
+    private static final int BESIDE = 4;
+
     /** Samples that are worth sums of their own down the columns, which are four times as wide. */
     private static final long ROWS_OF_SUMS = 32;
 
@@ -479,6 +484,8 @@ public final class RowPlan {
                 parameters ? height : columnHeight(),
                 "PARAMETERS",
                 parameters ? 1 : 0,
+                "BESIDE",
+                beside(),
                 "STREAM",
                 Walk.streams(view.elements(), s % 16 == 0 || (!elementwise && s > 16), form, limits, tuning));
         if (isShort()) {
@@ -492,6 +499,15 @@ public final class RowPlan {
                 Defines.with(Defines.with(own, form.defines()), defines),
                 Range.of(groups * localSize, localSize),
                 args);
+    }
+
+    /** Rows that a forward takes side by side, where the caches hold twice as many of each core; those of 16 bits lose by it. */
+    private int beside() {
+        boolean enough = form.type() == DataType.FLOAT && s > ALONE;
+        boolean whole = localSize == 1 && elementwise && c == 1 && s % width == 0;
+        return enough && whole && 2 * BESIDE * s * Float.BYTES * limits.computeUnits() <= Walk.cache(limits)
+                ? BESIDE
+                : 1;
     }
 
     /** Whether one work-item alone takes rows, with doubles, that are worth kernels of their own. */

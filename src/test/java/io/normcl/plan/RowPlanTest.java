@@ -76,6 +76,22 @@ class RowPlanTest {
     }
 
     @Test
+    void aCpuTakesFourLongRowsOfFloatsSideBySideInTheForward() {
+        assertEquals("1", beside(DataType.FLOAT, 2048, CPU));
+        assertEquals("4", beside(DataType.FLOAT, 2064, CPU));
+        assertEquals("1", beside(DataType.FLOAT, 2065, CPU), "no whole vectors");
+        assertEquals("1", beside(DataType.HALF, 4096, CPU));
+        assertEquals("4", beside(DataType.FLOAT, 1 << 17, CPU));
+        assertEquals("1", beside(DataType.FLOAT, (1 << 17) + 16, CPU), "eight of each core don't fit the caches");
+    }
+
+    private static String beside(DataType type, long d, Limits limits) {
+        Form form = new Form(type, Activation.NONE, false, false, false, 0);
+        Plan plan = RowPlan.forward(view(64, d), RowRule.STANDARD, form, limits, Tuning.NONE);
+        return plan.calls().get(0).defines().get("BESIDE");
+    }
+
+    @Test
     void aCpuTakesSampleBySampleWhereChannelsStandLastAndItsCachesHoldOneForEachCore() {
         RowView near = new RowView(32, 32, 64, 7 * 7, Order.CHANNELS_LAST);
         Plan forward = RowPlan.forward(near, RowRule.STANDARD, Form.PLAIN, CPU, Tuning.NONE);

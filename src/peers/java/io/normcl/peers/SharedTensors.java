@@ -49,7 +49,7 @@ final class SharedTensors {
 
     /** The memory that a number of sets takes. */
     static long bytes(BenchCase timed, int count) {
-        return 4L * count * (timed.tensorBytes() + PAGE) + PAGE;
+        return 4L * count * (timed.tensorBytes() + 2 * PAGE) + PAGE;
     }
 
     /**
@@ -75,7 +75,7 @@ final class SharedTensors {
             FloatPointer[] tensors = new FloatPointer[4];
             for (int t = 0; t < tensors.length; t++) {
                 tensors[t] = new FloatPointer(memory.getPointer(next)).capacity(elements);
-                next += (timed.tensorBytes() + PAGE - 1) / PAGE * PAGE;
+                next += (timed.tensorBytes() + PAGE - 1) / PAGE * PAGE + PAGE;
             }
             sets[i] = new Set(tensors[0], tensors[1], tensors[2], tensors[3]);
             fill(sets[i].x(), shifted);

@@ -165,6 +165,7 @@ INLINE void write_rows(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
     __global storage *dz, scaling affine, long i, long length, long stride, const int height, const int fetched,
     const norm *rows, const means *m) {
+    floatv v[HEIGHT], g[HEIGHT];
 #pragma unroll
     for (int r = 0; r < height; r++) {
         long at = r * stride;
@@ -173,7 +174,19 @@ INLINE void write_rows(
             fetch(dy + at + i + height * stride);
         }
         norm n = norm_at(rows[r], 0, affine, i, length);
+#if STORAGE == 0
         differentiate_vector(x + at, z + at, dy + at, dx + at, dz + at, n, m[r], i, length);
+#else
+        v[r] = differentiated_at(x + at, z + at, dy + at, n, m[r], i, length, &g[r]);
+#endif
+    }
+#pragma unroll
+    for (int r = 0; STORAGE != 0 && r < height; r++) { /* rows 4 KiB apart: a Zen 4 takes a reading for one of what it writes */
+        long at = r * stride;
+#if WRITE_DZ
+        store_some(g[r], dz + at + i, length - i);
+#endif
+        store_some(v[r], dx + at + i, length - i);
     }
 }
 

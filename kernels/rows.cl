@@ -25,6 +25,7 @@
  *   HEIGHT      rows that a work-item takes side by side, column by column
  *   PARAMETERS  backward with ELEMENTWISE 1: whether partials are written, which the wide family can; a group then takes
  *               samples of C rows, HEIGHT of them or more
+ *   MEANWHILE   1: such a backward, where C = 1, writes rows while it sums the next ones
  *   BESIDE      rows that a work-item takes side by side in the forward; more than 1 needs ELEMENTWISE 1, LOCAL_SIZE 1, C = 1
  *               and rows of whole vectors of floats
  *   SHORT       1: the compiler is told K and S of short rows, as PLANES and PLANE, and with ELEMENTWISE C, as GROUPS; needs
@@ -40,6 +41,9 @@
 #endif
 #ifndef PARAMETERS
 #define PARAMETERS 1
+#endif
+#ifndef MEANWHILE
+#define MEANWHILE 0
 #endif
 #ifndef BESIDE
 #define BESIDE 1
@@ -122,10 +126,6 @@ INLINE void column_sums(
 }
 
 #if ELEMENTWISE && PARAMETERS && LOCAL_SIZE == 1
-/* Whether it pays to write rows while the next ones are summed: not short ones, nor halves, whose arithmetic takes longer than
- * their way to memory. */
-#define WRITTEN_MEANWHILE(S) (STORAGE == 0 && (S) >= 32 * WIDTH)
-
 /* Of the values from i to length, at most a vector, of `height` rows, `stride` values from one to the next: adds g*gamma and
  * g*gamma*(x - mean) to the rows' sums, g and g*xHat to those of the columns; at a row's end, those that no vector before has. */
 INLINE void add_rows(
@@ -174,19 +174,14 @@ INLINE void write_rows(
             fetch(dy + at + i + height * stride);
         }
         norm n = norm_at(rows[r], 0, affine, i, length);
-#if STORAGE == 0
-        differentiate_vector(x + at, z + at, dy + at, dx + at, dz + at, n, m[r], i, length);
-#else
         v[r] = differentiated_at(x + at, z + at, dy + at, n, m[r], i, length, &g[r]);
-#endif
+        if (STORAGE == 0) {
+            store_differentiated(v[r], g[r], dx + at, dz + at, i, length);
+        }
     }
 #pragma unroll
     for (int r = 0; STORAGE != 0 && r < height; r++) { /* rows 4 KiB apart: a Zen 4 takes a reading for one of what it writes */
-        long at = r * stride;
-#if WRITE_DZ
-        store_some(g[r], dz + at + i, length - i);
-#endif
-        store_some(v[r], dx + at + i, length - i);
+        store_differentiated(v[r], g[r], dx + r * stride, dz + r * stride, i, length);
     }
 }
 
@@ -237,10 +232,7 @@ INLINE void backward_rows(
     if (OVERLAP(S)) {
 #pragma unroll
         for (int r = 0; write && r < height; r++) {
-#if WRITE_DZ
-            store_some(end_gradient[r], dz + at + r * stride + last, WIDTH);
-#endif
-            store_some(end[r], dx + at + r * stride + last, WIDTH);
+            store_differentiated(end[r], end_gradient[r], dx + at + r * stride, dz + at + r * stride, last, S);
         }
         if (add) {
             add_rows(
@@ -391,7 +383,7 @@ INLINE void forward_rows(
     long at = row * S;
     long then = write ? at + BESIDE * S : at;
     norm own[BESIDE];
-    realv sum[BESIDE], square[BESIDE];
+    realv sum[BESIDE], square[BESIDE]; /* copies, which stay in registers */
 #pragma unroll
     for (int r = 0; r < BESIDE; r++) {
         if (write) {
@@ -621,7 +613,7 @@ KERNEL(rows_backward_fused)
             __global real *columns = own + 2 * c * S;
             long row = from * C + c;
             backward_rows(x, z, dy, dx, dz, stats, affine, columns, row, C, S, HEIGHT, 0, 1, sums);
-            for (; WRITTEN_MEANWHILE(S) && C == 1 && row + 2 * HEIGHT <= to; row += HEIGHT) {
+            for (; MEANWHILE && C == 1 && row + 2 * HEIGHT <= to; row += HEIGHT) {
                 backward_rows(x, z, dy, dx, dz, stats, affine, columns, row, C, S, HEIGHT, 1, 1, sums);
                 from = row + HEIGHT;
             }

@@ -34,9 +34,10 @@ public final class RowPlan {
     /** The same of planes that are no whole vectors, which are better written together. */
     private static final long SHORT_PLANES = 384;
 
-    /** Values of a row from which a CPU's work-item takes four rows of floats side by side, and from which it writes two meanwhile. */
+    /** Values of a row from which a CPU's work-item takes four rows of floats side by side in the backward. */
     private static final long FOUR_ROWS = 192;
 
+    /** The same from which it takes two, and writes them while it sums the next. 16 bits cost more arithmetic than memory. */
     private static final long MEANWHILE = 512;
 
     /** Longer rows of floats a CPU's work-item takes side by side in the forward, so many, with one reading of gamma and beta. */
@@ -73,6 +74,7 @@ public final class RowPlan {
     private final int span;
     private final int localSize;
     private final long atOnce;
+    private final boolean meanwhile; // rows are written while a CPU's work-item sums the next
     private final long height; // rows that a CPU's work-item takes side by side where dGamma and dBeta come with dx
 
     private RowPlan(RowView view, RowRule rule, Form form, Limits limits, Tuning tuning) {
@@ -95,8 +97,9 @@ public final class RowPlan {
                 powerOfTwo(ceilDiv(along, width), Math.min(32, most)), powerOfTwo(ceilDiv(along, 4L * width), most));
         localSize = Math.max(span, Math.min(64, most));
         atOnce = localSize / span;
-        boolean medium = s >= FOUR_ROWS && s < MEANWHILE;
-        height = form.type() == DataType.FLOAT && !medium ? 2 : 4;
+        boolean floats = form.type() == DataType.FLOAT;
+        meanwhile = floats && s >= MEANWHILE;
+        height = meanwhile || (floats && s < FOUR_ROWS) ? 2 : 4;
     }
 
     /**
@@ -484,6 +487,8 @@ public final class RowPlan {
                 parameters ? height : columnHeight(),
                 "PARAMETERS",
                 parameters ? 1 : 0,
+                "MEANWHILE",
+                meanwhile ? 1 : 0,
                 "BESIDE",
                 beside(),
                 "STREAM",

@@ -53,7 +53,8 @@ final class SharedTensors {
     }
 
     /**
-     * Lays sets out in memory and fills them: x with normal values about 1, dy with normal values about 0.
+     * Lays sets out in memory, a page between tensors as an allocator has it, since all libraries lose at distances of a power of
+     * two, and fills them: x with normal values about 1, dy with normal values about 0.
      *
      * @param memory at least as many bytes as {@link #bytes} says
      * @param timed the case

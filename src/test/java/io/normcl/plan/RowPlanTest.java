@@ -10,6 +10,7 @@ import io.normcl.tensor.DataType;
 import io.normcl.tensor.RowView;
 import io.normcl.tensor.RowView.Order;
 import java.util.List;
+import java.util.Map;
 import org.junit.jupiter.api.Test;
 
 /** What layer norm's plans choose; no device needed. */
@@ -73,6 +74,9 @@ class RowPlanTest {
         assertEquals("2", height(DataType.FLOAT, 512));
         assertEquals("4", height(DataType.HALF, 512));
         assertEquals("4", height(DataType.BFLOAT16, 191));
+        assertEquals("0", backward(DataType.FLOAT, 511).get("MEANWHILE"));
+        assertEquals("1", backward(DataType.FLOAT, 512).get("MEANWHILE"));
+        assertEquals("0", backward(DataType.HALF, 512).get("MEANWHILE"));
     }
 
     @Test
@@ -109,9 +113,13 @@ class RowPlanTest {
     }
 
     private static String height(DataType type, long d) {
+        return backward(type, d).get("HEIGHT");
+    }
+
+    private static Map<String, String> backward(DataType type, long d) {
         Form form = new Form(type, Activation.NONE, false, false, false, 0);
         Plan plan = RowPlan.backward(view(4096, d), RowRule.STANDARD, form, CPU, Tuning.NONE, true, true);
-        return plan.calls().get(0).defines().get("HEIGHT");
+        return plan.calls().get(0).defines();
     }
 
     @Test

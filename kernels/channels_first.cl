@@ -85,23 +85,27 @@ INLINE void channel_sums(
     group_sums(s, q, tree);
 }
 
-/* From the sums of differences from a shift; without double they are taken again where they overflowed. */
+/* From the sums of differences from a shift, which are taken again where they aren't good. */
 INLINE moments moments_of(
     const __global storage *x, const __global storage *addend, __global storage *written, const __global int *lengths,
     long C, long S, long piece, long channel, long from, long to, long planes, long count, float shift,
     __local real *tree, real s, real q) {
     float unit = 1.0f;
-#if !FP64
-    int again = !isfinite(real_high(q));
-    real small, smallSquare;
-    barrier(CLK_LOCAL_MEM_FENCE);
-    channel_sums(
-        x, addend, written, lengths, C, S, piece, channel, again ? from : to, to, planes, shift, SMALL_UNIT, tree,
-        &small, &smallSquare);
-    if (again) {
-        s = small;
-        q = smallSquare;
-        unit = SMALL_UNIT;
+#if !FP64 || BLOCKS
+    int again = !summed_well(count, s, q);
+    if (LOCAL_SIZE > 1 || again) { /* a barrier is inside */
+        real small, smallSquare;
+#if LOCAL_SIZE > 1
+        barrier(CLK_LOCAL_MEM_FENCE);
+#endif
+        channel_sums(
+            x, addend, written, lengths, C, S, piece, channel, again ? from : to, to, planes, shift, SMALL_UNIT, tree,
+            &small, &smallSquare);
+        if (again) {
+            s = small;
+            q = smallSquare;
+            unit = SMALL_UNIT;
+        }
     }
 #endif
     return moments_of_sums(count, shift, s, q, unit);
@@ -161,9 +165,7 @@ INLINE void channel_gradients(
     *d_beta = realv_sum(sum);
     *d_gamma = realv_sum(product);
     group_sums(d_beta, d_gamma, tree);
-#if !PER_PLACE
-    *d_gamma = real_mul(*d_gamma, real_of((float2)(stats[0].z, 0.0f)));
-#endif
+    *d_gamma = x_hat_sum(*d_gamma, stats[0].z);
 }
 
 KERNEL(first_stats_partial)
@@ -360,7 +362,7 @@ KERNEL(first_backward_fused)
         real b = realv_sum(sum[c]);
         real g = realv_sum(product[c]);
         group_sums(&b, &g, tree);
-        g = real_mul(g, real_of((float2)(stats[channel].z, 0.0f)));
+        g = x_hat_sum(g, stats[channel].z);
         if (get_local_id(0) == 0) {
             store_gradients(dGamma, dBeta, channel, g, b, accumulate);
         }

@@ -32,8 +32,6 @@
  *               LOCAL_SIZE 1 and FP64 1
  * and those of run.clh and family.clh.
  */
-/* Layer norm's sums of 16 bits by blocks; where these aren't exact enough, they are taken again. */
-#define BLOCKS (STORAGE != 0 && FP64 && LOCAL_SIZE == 1 && ELEMENTWISE && CENTERED && !SHORT)
 #include "run.clh"
 
 #ifndef HEIGHT
@@ -47,9 +45,6 @@
 #endif
 #ifndef BESIDE
 #define BESIDE 1
-#endif
-#ifndef SHORT
-#define SHORT 0
 #endif
 #ifndef GROUPS
 #define GROUPS 1
@@ -148,13 +143,13 @@ INLINE void add_rows(
         floatv x_hat = (values - n.high - n.low) * n.inv_std;
         d_beta += g;
         d_gamma = fma(g, x_hat, d_gamma);
-#if STORAGE == 0
+#if BLOCKS
+        floatv weighted = g * n.gamma;
+        add_to_block(weighted, weighted, x_hat, i, &sums[r]);
+#else
         realv weighted = realv_product(g, n.gamma);
         realv_add(&sums[r].first, weighted);
         realv_add_product(&sums[r].second, weighted, realv_difference(values, n.high, n.low));
-#else
-        floatv weighted = g * n.gamma;
-        add_to_block(weighted, weighted, x_hat, i, &sums[r]);
 #endif
     }
     add_columns(realv_of(d_beta), realv_of(d_gamma), partials + 2 * i, length - i, 0);
@@ -248,13 +243,8 @@ INLINE void backward_rows(
     }
 #pragma unroll
     for (int r = 0; add && r < height; r++) {
-#if STORAGE != 0
         end_block(&added[r]);
-#endif
-        real b = realv_sum(added[r].second);
-#if STORAGE == 0
-        b = real_mul(b, real_of((float2)(stats[next + r * C].z, 0.0f)));
-#endif
+        real b = x_hat_sum(realv_sum(added[r].second), stats[next + r * C].z);
         sums[r] = row_means(realv_sum(added[r].first), b, S);
     }
 }
@@ -335,14 +325,6 @@ INLINE void short_rows(
         }
     }
 }
-#endif
-
-#if BLOCKS
-/* Whether such sums, exact to some 2^-20, are good for a variance as exact: squares neither overflow nor vanish, and the mean
- * is not far from the value that they are taken about. */
-INLINE int summed_well(long D, real s, real q) { return q - s * s / D > 0.0625 * q && q > 0x1p-100; }
-#elif !FP64
-INLINE int summed_well(long D, real s, real q) { return isfinite(real_high(q)); }
 #endif
 
 /* Statistics of a row, by its sums, which are taken again where they aren't good. Every work-item calls it. */
@@ -509,7 +491,7 @@ KERNEL(rows_forward_fused)
 /* Adds a plane's sums of g and g*(x - mean) to those of its row, with gamma in them; without ELEMENTWISE writes its partials. */
 INLINE void add_plane(
     __global real *partials, long plane, int mine, real s, real q, float inv_std, float gamma, real *a, real *b) {
-    q = real_mul(q, real_of((float2)(inv_std, 0.0f)));
+    q = x_hat_sum(q, inv_std);
 #if !ELEMENTWISE
     if (mine && LANE == 0) {
         partials[2 * plane] = s;
@@ -551,8 +533,7 @@ INLINE void differentiate_and_sum(
     __global storage *dz, const __global float4 *stats, float2 sums, scaling affine, const __global storage *next_x,
     const __global storage *next_z, const __global storage *next_dy, scaling next_affine, long length, realv *sum,
     realv *product) {
-    realv s = *sum;
-    realv q = *product;
+    twin_sums s = twin_sums_of(*sum, *product);
     norm n = norm_of(stats[0], affine);
     norm next = norm_of(stats[1], next_affine);
     means m = means_of(sums);
@@ -561,10 +542,11 @@ INLINE void differentiate_and_sum(
         fetch(next_x + i + FETCH_AHEAD);
         fetch(next_dy + i + FETCH_AHEAD);
         differentiate_vector(x, z, dy, dx, dz, n, m, i, end);
-        add_gradients(next_x, next_z, next_dy, next, i, end, 0, &s, &q);
+        add_gradients(next_x, next_z, next_dy, next, i, end, 0, &s);
     }
-    *sum = s;
-    *product = q;
+    end_block(&s);
+    *sum = s.first;
+    *product = s.second;
 }
 
 /* dx of a row whose planes are whole vectors, and meanwhile row_means of the row after it, so that memory is kept busy with

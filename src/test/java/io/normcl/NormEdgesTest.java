@@ -102,7 +102,7 @@ class NormEdgesTest {
     @EnumSource
     void valuesWhoseSquaresAreNoFloats(Family family) {
         Random random = new Random(6);
-        for (Kind kind : List.of(Kind.LAYER, Kind.RMS, Kind.GROUP)) {
+        for (Kind kind : List.of(Kind.LAYER, Kind.RMS, Kind.GROUP, Kind.BATCH)) {
             Size size = new Size(5, 4, 1, 30, 2);
             float[] values = normal(random, size.elements(), 1e30, 1e30);
             for (DataType type : new DataType[] {DataType.FLOAT, DataType.BFLOAT16}) {
@@ -118,13 +118,21 @@ class NormEdgesTest {
     @EnumSource
     void rowsThatBeginFarFromTheirMean(DataType type) {
         Random random = new Random(11);
-        for (Kind kind : List.of(Kind.LAYER, Kind.GROUP)) {
+        for (Kind kind : List.of(Kind.LAYER, Kind.GROUP, Kind.INSTANCE, Kind.BATCH)) {
             Size size = new Size(8, 2, 1, 20_000, 1);
             float[] values = filled(size.elements(), 0);
-            for (int row = 0; row < 8; row++) {
-                values[row * 40_000] = 2047; // of whose squares, in halves, floats round every sum down
+            for (int plane = 0; plane < 16; plane++) {
+                values[plane * 20_000] = 2047; // of whose squares, in halves, floats round every sum down
             }
-            plain(kind, Family.WIDE, size).withType(type).check(device, random, values);
+            for (boolean fused : new boolean[] {true, false}) {
+                NormSweep.plain(
+                                kind,
+                                Layout.CHANNELS_FIRST,
+                                Tuning.of(Family.WIDE).withFused(fused),
+                                size)
+                        .withType(type)
+                        .check(device, random, values);
+            }
         }
     }
 
@@ -139,13 +147,19 @@ class NormEdgesTest {
         double[] expected = reference.forward(
                 reference.statistics(doubles), Rig.doubles(filled(d, 1)), new double[d], doubles, null);
         try (Rig rig = new Rig(device);
-                LayerNorm norm = LayerNorm.open(device, LayerNormSpec.of(d).withEps(0), Tuning.of(family))) {
+                LayerNorm rows = LayerNorm.open(device, LayerNormSpec.of(d).withEps(0), Tuning.of(family));
+                BatchNorm channels = BatchNorm.open(device, BatchNormSpec.of(n).withEps(0), Tuning.of(family))) {
             Tensor x = Stored.tensor(rig, DataType.BFLOAT16, values, Layout.CHANNELS_FIRST, n, d);
             Tensor y = Stored.unwritten(rig, x);
-            norm.forward(x, y).close();
-            float[] got = Stored.read(y);
-            for (int i = 0; i < got.length; i++) {
-                assertEquals(expected[i], got[i], 0x1p-8 * Math.abs(expected[i]) + 1e-6);
+            rows.forward(x, y).close();
+            float[] ofRows = Stored.read(y);
+            Tensor sample = Stored.tensor(rig, DataType.BFLOAT16, values, Layout.CHANNELS_FIRST, 1, n, d);
+            Tensor normalized = Stored.unwritten(rig, sample);
+            channels.forward(sample, normalized).close();
+            float[] ofChannels = Stored.read(normalized);
+            for (int i = 0; i < expected.length; i++) {
+                assertEquals(expected[i], ofRows[i], 0x1p-8 * Math.abs(expected[i]) + 1e-6);
+                assertEquals(expected[i], ofChannels[i], 0x1p-8 * Math.abs(expected[i]) + 1e-6);
             }
         }
     }

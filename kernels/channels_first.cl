@@ -165,7 +165,9 @@ INLINE void channel_gradients(
     *d_beta = realv_sum(sum);
     *d_gamma = realv_sum(product);
     group_sums(d_beta, d_gamma, tree);
-    *d_gamma = x_hat_sum(*d_gamma, stats[0].z);
+#if !PER_PLACE
+    *d_gamma = real_mul(*d_gamma, real_of((float2)(stats[0].z, 0.0f)));
+#endif
 }
 
 KERNEL(first_stats_partial)
@@ -362,7 +364,7 @@ KERNEL(first_backward_fused)
         real b = realv_sum(sum[c]);
         real g = realv_sum(product[c]);
         group_sums(&b, &g, tree);
-        g = x_hat_sum(g, stats[channel].z);
+        g = real_mul(g, real_of((float2)(stats[channel].z, 0.0f)));
         if (get_local_id(0) == 0) {
             store_gradients(dGamma, dBeta, channel, g, b, accumulate);
         }

@@ -94,7 +94,9 @@
 #endif
 /* Rows that a CPU's core sums side by side where it asks for what it reads next, so that sums pass through its first cache once.
  * Hardware that is to see ahead by itself must meet one row after the other. */
-#define HEIGHT 4
+#define BESIDE (LOCAL_SIZE == 1 && FETCH && !MASKED)
+#define MOMENT_ROWS (BLOCKS ? 8 : 4)
+#define GRADIENT_ROWS 4
 #define TILE (LANES * WIDTH * VECTORS)
 #define ROWS (LOCAL_SIZE / LANES)
 #define LANE ((int)get_local_id(0) % LANES)
@@ -439,22 +441,37 @@ INLINE void row_moments(
     }
 }
 
-/* The same of HEIGHT rows, vector by vector. */
+/* The same of MOMENT_ROWS rows, vector by vector; in BLOCKS, what these add are floats. */
 INLINE void rows_moments(
     const __global storage *x, patch p, long row, const floatv *shift, realv *sum, realv *square) {
-    int whole = whole_vectors(p, row + HEIGHT - 1);
-    p.ahead = max((long)FETCH_AHEAD, HEIGHT * p.columns);
+    int whole = whole_vectors(p, row + MOMENT_ROWS - 1);
+    p.ahead = max((long)FETCH_AHEAD, MOMENT_ROWS * p.columns);
     for (int v = 0; v < whole; v++) {
         realv s = sum[v];
         realv q = square[v];
+#if BLOCKS
+        floatv block_s = 0.0f;
+        floatv block_q = 0.0f;
 #pragma unroll
-        for (int r = 0; r < HEIGHT; r++) {
+        for (int r = 0; r < MOMENT_ROWS; r++) {
+            long at = (row + r) * p.columns + column_of(p, v);
+            fetch(x + at + p.ahead);
+            floatv d = UNPACKV(x + at) - shift[v];
+            block_s += d;
+            block_q = fma(d, d, block_q);
+        }
+        realv_add(&s, realv_of(block_s));
+        realv_add(&q, realv_of(block_q));
+#else
+#pragma unroll
+        for (int r = 0; r < MOMENT_ROWS; r++) {
             add_moments(x, p, (row + r) * p.columns + column_of(p, v), WIDTH, shift[v], &s, &q);
         }
+#endif
         sum[v] = s;
         square[v] = q;
     }
-    for (int r = 0; r < HEIGHT; r++) {
+    for (int r = 0; r < MOMENT_ROWS; r++) {
         row_moments(x, p, row + r, whole, shift, sum, square);
     }
 }
@@ -475,7 +492,7 @@ INLINE void first_row(const __global storage *x, patch p, floatv *values) {
 }
 
 /* Sums of a work-item's rows about a shift. */
-INLINE void column_sums(
+INLINE void sums_about(
     const __global storage *x, patch p, const floatv *shift, realv *sum, realv *square) {
     for (int v = 0; v < VECTORS; v++) {
         sum[v] = (realv)REALV_ZERO;
@@ -488,15 +505,75 @@ INLINE void column_sums(
             add_moments(x, p, row * p.columns + column_of(p, v), WIDTH, shift[v], &sum[v], &square[v]);
         }
     }
-#if LOCAL_SIZE == 1 && FETCH && !MASKED
-    int beside = !ROW_STATS || p.columns > TILE; /* samples of one tile are read too often for it to pay */
-    for (; beside && row + HEIGHT <= p.to; row += HEIGHT) {
+#if BESIDE
+    int beside = BLOCKS | !ROW_STATS | (p.columns > TILE); /* samples of one tile are read too often for it to pay */
+    for (; beside && row + MOMENT_ROWS <= p.to; row += MOMENT_ROWS) {
         rows_moments(x, p, row, shift, sum, square);
     }
 #endif
     for (; row < p.to; row += ROWS) {
         row_moments(x, p, row, 0, shift, sum, square);
     }
+}
+
+#if BLOCKS && BESIDE
+/* summed_well, of the columns of vectors [v, to). */
+INLINE int columns_summed_well(patch p, const realv *sum, const realv *square, int v, int to) {
+    long count = p.to - p.from;
+    VECTOR(long) well = 1;
+    for (; v < to; v++) {
+        realv s = sum[v];
+        realv q = square[v];
+        well &= ((q > 0x1p-100) & (q < INFINITY) & (63.0 / 64.0 * count * q > s * s)) | ((q == 0.0) & (s == 0.0));
+    }
+    long lanes[WIDTH];
+    STOREV(well, lanes);
+    int all = 1;
+    for (int i = 0; i < WIDTH; i++) {
+        all &= lanes[i] != 0;
+    }
+    return all;
+}
+
+/* Takes sums again of vectors of which they aren't good. */
+INLINE void sum_again(const __global storage *x, patch p, const floatv *shift, realv *sum, realv *square) {
+    for (int v = 0; v < VECTORS; v++) {
+        if (!columns_summed_well(p, sum, square, v, v + 1)) {
+            sum[v] = (realv)REALV_ZERO;
+            square[v] = (realv)REALV_ZERO;
+            long column = column_of(p, v);
+            for (long row = p.from; row < p.to; row++) {
+                add_moments(
+                    x, p, row * p.columns + column, inside(p, row, column), shift[v], &sum[v], &square[v]);
+            }
+        }
+    }
+}
+#endif
+
+/* The same; those of BLOCKS are taken about a shift that is near, the first row where that is whole. */
+INLINE void column_sums(
+    const __global storage *x, patch p, const floatv *shift, realv *sum, realv *square) {
+#if BLOCKS && BESIDE
+    floatv near[VECTORS];
+    int whole = p.to * p.columns <= p.elements;
+    first_row(x, p, near);
+    for (int v = 0; v < VECTORS; v++) {
+        near[v] = whole ? near[v] : shift[v];
+    }
+    sums_about(x, p, near, sum, square);
+    if (!columns_summed_well(p, sum, square, 0, VECTORS)) {
+        sum_again(x, p, near, sum, square);
+    }
+    realv count = (double)(p.to - p.from);
+    for (int v = 0; v < VECTORS; v++) {
+        realv distance = TO_REALV(near[v]) - TO_REALV(shift[v]);
+        square[v] += distance * (2.0 * sum[v] + count * distance);
+        sum[v] += count * distance;
+    }
+#else
+    sums_about(x, p, shift, sum, square);
+#endif
 }
 
 /* The moments of the channels of one vector, from the sums of all rows of the work-group; row 0 gets them. */
@@ -536,15 +613,14 @@ INLINE void add_gradients(
     realv_add_product(product, g, realv_difference(load_some(x + at, count, 0.0f), n.affine.high, n.affine.low));
 }
 
-/* The same of a row. */
+/* The same of a row, from vector v on. */
 INLINE void row_gradients(
     const __global storage *x, const __global storage *z, const __global storage *dy, const __global float *gamma,
-    const __global float *beta, patch p, long row, const column_norm *own, realv *sum, realv *product) {
+    const __global float *beta, patch p, long row, int v, const column_norm *own, realv *sum, realv *product) {
     if (!counts(p, row)) {
         return;
     }
     int whole = whole_vectors(p, row);
-    int v = 0;
     for (; v < whole; v++) {
         add_gradients(
             x, z, dy, p, row * p.columns + column_of(p, v), WIDTH, at_row(own[v], gamma, beta, p, row), &sum[v],
@@ -555,6 +631,46 @@ INLINE void row_gradients(
         add_gradients(
             x, z, dy, p, row * p.columns + column, inside(p, row, column), at_row(own[v], gamma, beta, p, row), &sum[v],
             &product[v]);
+    }
+}
+
+/* The same of GRADIENT_ROWS rows, vector by vector; in BLOCKS, what these add are floats. */
+INLINE void rows_gradients(
+    const __global storage *x, const __global storage *z, const __global storage *dy, const __global float *gamma,
+    const __global float *beta, patch p, long row, const column_norm *own, realv *sum, realv *product) {
+    int whole = whole_vectors(p, row + GRADIENT_ROWS - 1);
+    p.ahead = max((long)FETCH_AHEAD, GRADIENT_ROWS * p.columns);
+    for (int v = 0; v < whole; v++) {
+        realv s = sum[v];
+        realv q = product[v];
+#if BLOCKS
+        floatv block_s = 0.0f;
+        floatv block_q = 0.0f;
+#pragma unroll
+        for (int r = 0; r < GRADIENT_ROWS; r++) {
+            long at = (row + r) * p.columns + column_of(p, v);
+            column_norm n = at_row(own[v], gamma, beta, p, row + r);
+            fetch(x + at + p.ahead);
+            fetch(dy + at + p.ahead);
+            floatv g = gradient_at(x, z, dy, at, WIDTH, n);
+            g = ROW_AFFINE ? g * n.gamma : g;
+            block_s += g;
+            block_q = fma(g, UNPACKV(x + at) - n.affine.high - n.affine.low, block_q);
+        }
+        realv_add(&s, realv_of(block_s));
+        realv_add(&q, realv_of(block_q));
+#else
+#pragma unroll
+        for (int r = 0; r < GRADIENT_ROWS; r++) {
+            column_norm n = at_row(own[v], gamma, beta, p, row + r);
+            add_gradients(x, z, dy, p, (row + r) * p.columns + column_of(p, v), WIDTH, n, &s, &q);
+        }
+#endif
+        sum[v] = s;
+        product[v] = q;
+    }
+    for (int r = 0; r < GRADIENT_ROWS; r++) {
+        row_gradients(x, z, dy, gamma, beta, p, row + r, whole, own, sum, product);
     }
 }
 
@@ -575,8 +691,14 @@ INLINE void gradient_sums(
                 &product[v]);
         }
     }
+#if BESIDE
+    int beside = BLOCKS | (p.columns > TILE); /* in one tile the hardware sees the walk */
+    for (; beside && row + GRADIENT_ROWS <= p.to; row += GRADIENT_ROWS) {
+        rows_gradients(x, z, dy, gamma, beta, p, row, own, sum, product);
+    }
+#endif
     for (; row < p.to; row += ROWS) {
-        row_gradients(x, z, dy, gamma, beta, p, row, own, sum, product);
+        row_gradients(x, z, dy, gamma, beta, p, row, 0, own, sum, product);
     }
 }
 

@@ -140,12 +140,12 @@ INLINE void add_rows(
             fetch(x + at + i + height * stride);
             fetch(dy + at + i + height * stride);
         }
-        floatv x_hat = (values - n.high - n.low) * n.inv_std;
+        floatv d = values - n.high - n.low;
         d_beta += g;
-        d_gamma = fma(g, x_hat, d_gamma);
+        d_gamma = fma(g, d * n.inv_std, d_gamma);
 #if BLOCKS
         floatv weighted = g * n.gamma;
-        add_to_block(weighted, weighted, x_hat, i, &sums[r]);
+        add_to_block(weighted, weighted, d, i, &sums[r]);
 #else
         realv weighted = realv_product(g, n.gamma);
         realv_add(&sums[r].first, weighted);
@@ -244,7 +244,7 @@ INLINE void backward_rows(
 #pragma unroll
     for (int r = 0; add && r < height; r++) {
         end_block(&added[r]);
-        real b = x_hat_sum(realv_sum(added[r].second), stats[next + r * C].z);
+        real b = real_mul(realv_sum(added[r].second), real_of((float2)(stats[next + r * C].z, 0.0f)));
         sums[r] = row_means(realv_sum(added[r].first), b, S);
     }
 }
@@ -491,7 +491,7 @@ KERNEL(rows_forward_fused)
 /* Adds a plane's sums of g and g*(x - mean) to those of its row, with gamma in them; without ELEMENTWISE writes its partials. */
 INLINE void add_plane(
     __global real *partials, long plane, int mine, real s, real q, float inv_std, float gamma, real *a, real *b) {
-    q = x_hat_sum(q, inv_std);
+    q = real_mul(q, real_of((float2)(inv_std, 0.0f)));
 #if !ELEMENTWISE
     if (mine && LANE == 0) {
         partials[2 * plane] = s;

@@ -103,11 +103,15 @@ class NormEdgesTest {
     void valuesWhoseSquaresAreNoFloats(Family family) {
         Random random = new Random(6);
         for (Kind kind : List.of(Kind.LAYER, Kind.RMS, Kind.GROUP, Kind.BATCH)) {
-            Size size = new Size(5, 4, 1, 30, 2);
-            float[] values = normal(random, size.elements(), 1e30, 1e30);
-            for (DataType type : new DataType[] {DataType.FLOAT, DataType.BFLOAT16}) {
-                if (device.limits().fp64()) {
-                    plain(kind, family, size).withType(type).check(device, random, values);
+            for (Layout layout : Layout.values()) {
+                Size size = new Size(5, 72, 1, 30, 2);
+                float[] values = normal(random, size.elements(), 1e30, 1e30);
+                for (DataType type : new DataType[] {DataType.FLOAT, DataType.BFLOAT16}) {
+                    if (device.limits().fp64()) {
+                        NormSweep.plain(kind, layout, Tuning.of(family), size)
+                                .withType(type)
+                                .check(device, random, values);
+                    }
                 }
             }
         }
@@ -138,8 +142,30 @@ class NormEdgesTest {
 
     @ParameterizedTest
     @EnumSource
+    void channelsLastThatBeginFarFromTheirMean(DataType type) {
+        Random random = new Random(13);
+        for (Kind kind : List.of(Kind.GROUP, Kind.BATCH)) {
+            Size size = new Size(2, 80, 1, 8000, 1);
+            float[] values = filled(size.elements(), 0);
+            for (int sample = 0; sample < 2; sample++) {
+                Arrays.fill(values, sample * 80 * 8000, sample * 80 * 8000 + 80, 2047);
+            }
+            for (boolean fused : new boolean[] {true, false}) {
+                NormSweep.plain(
+                                kind,
+                                Layout.CHANNELS_LAST,
+                                Tuning.of(Family.WIDE).withFused(fused),
+                                size)
+                        .withType(type)
+                        .check(device, random, values);
+            }
+        }
+    }
+
+    @ParameterizedTest
+    @EnumSource
     void valuesWhoseSquaresAreNothing(Family family) {
-        int n = 3;
+        int n = 80;
         int d = 300;
         float[] values = Stored.round(DataType.BFLOAT16, normal(new Random(12), n * d, 1e-22, 1e-22));
         NormReference reference = NormReference.layerNorm(n, d).withEps(0);
@@ -157,9 +183,19 @@ class NormEdgesTest {
             Tensor normalized = Stored.unwritten(rig, sample);
             channels.forward(sample, normalized).close();
             float[] ofChannels = Stored.read(normalized);
+            float[] turned = new float[values.length];
+            for (int i = 0; i < turned.length; i++) {
+                turned[i] = values[i % n * d + i / n];
+            }
+            Tensor last = Stored.tensor(rig, DataType.BFLOAT16, turned, Layout.CHANNELS_LAST, 1, d, n);
+            Tensor normalizedLast = Stored.unwritten(rig, last);
+            channels.forward(last, normalizedLast).close();
+            float[] ofLast = Stored.read(normalizedLast);
             for (int i = 0; i < expected.length; i++) {
-                assertEquals(expected[i], ofRows[i], 0x1p-8 * Math.abs(expected[i]) + 1e-6);
-                assertEquals(expected[i], ofChannels[i], 0x1p-8 * Math.abs(expected[i]) + 1e-6);
+                double within = 0x1p-8 * Math.abs(expected[i]) + 1e-6;
+                assertEquals(expected[i], ofRows[i], within);
+                assertEquals(expected[i], ofChannels[i], within);
+                assertEquals(expected[i], ofLast[i % d * n + i / d], within);
             }
         }
     }

@@ -419,9 +419,9 @@ record NormSweep(
                 || (kind == Kind.GROUP && size.h() * size.w() == 1);
     }
 
-    /** Whether a CPU takes sums along rows, or along the planes of channels, in floats, block by block. */
+    /** Whether a CPU takes sums in floats, block by block. */
     private boolean inBlocks() {
-        return type != DataType.FLOAT && tuning.family() != Family.COOPERATIVE && (hasGammaPerValue() || !last());
+        return type != DataType.FLOAT && tuning.family() != Family.COOPERATIVE;
     }
 
     /** Of the largest value; in blocks, of its distance from the first one, each value's rounding and those of its block. */

@@ -127,7 +127,7 @@ class SmallShapesTest {
                         batch(Layout.CHANNELS_LAST, null, 33, 1, 16), // sums in registers
                         batchSteps(Layout.CHANNELS_LAST, null, 258, 1, 3), // more places than are taken whole
                         batchSteps(Layout.CHANNELS_LAST, new int[] {2, 0}, 2, 2, 3, 18),
-                        batchSteps(Layout.CHANNELS_LAST, null, 3, 1, 1280), // two whole tiles
+                        batchSteps(Layout.CHANNELS_LAST, null, 9, 1, 1280), // two whole tiles, rows side by side
                         blocksOfTiles(17, 1, 2064),
                         batchSteps(Layout.CHANNELS_FIRST, null, 256, 3, 2),
                         batchSteps(Layout.CHANNELS_FIRST, new int[] {18, 0}, 2, 1, 2, 19),

@@ -92,9 +92,9 @@
 #ifndef MASKED
 #define MASKED 0
 #endif
-/* Rows that a CPU's core sums side by side where it asks for what it reads next, so that sums pass through its first cache once.
- * Hardware that is to see ahead by itself must meet one row after the other. */
-#define BESIDE (LOCAL_SIZE == 1 && FETCH && !MASKED)
+/* Whether a CPU's core sums rows side by side: where it asks for what it reads next, so that sums that don't stay in registers
+ * pass through its first cache once. Hardware that is to see ahead by itself must meet one row after the other. */
+#define SIDE_BY_SIDE (LOCAL_SIZE == 1 && FETCH && !MASKED && VECTORS > FEW_VECTORS)
 #define MOMENT_ROWS (BLOCKS ? 8 : 4)
 #define GRADIENT_ROWS 4
 #define TILE (LANES * WIDTH * VECTORS)
@@ -491,7 +491,7 @@ INLINE void first_row(const __global storage *x, patch p, floatv *values) {
     }
 }
 
-/* Sums of a work-item's rows about a shift. */
+/* Sums of a work-item's rows about a shift, side by side or one after the other. */
 INLINE void sums_about(
     const __global storage *x, patch p, const floatv *shift, realv *sum, realv *square) {
     for (int v = 0; v < VECTORS; v++) {
@@ -505,7 +505,7 @@ INLINE void sums_about(
             add_moments(x, p, row * p.columns + column_of(p, v), WIDTH, shift[v], &sum[v], &square[v]);
         }
     }
-#if BESIDE
+#if SIDE_BY_SIDE
     int beside = BLOCKS | !ROW_STATS | (p.columns > TILE); /* samples of one tile are read too often for it to pay */
     for (; beside && row + MOMENT_ROWS <= p.to; row += MOMENT_ROWS) {
         rows_moments(x, p, row, shift, sum, square);
@@ -516,10 +516,9 @@ INLINE void sums_about(
     }
 }
 
-#if BLOCKS && BESIDE
-/* summed_well, of the columns of vectors [v, to). */
-INLINE int columns_summed_well(patch p, const realv *sum, const realv *square, int v, int to) {
-    long count = p.to - p.from;
+#if BLOCKS && SIDE_BY_SIDE
+/* summed_well, of the columns of vectors [v, to); what MOMENT_ROWS rows add is more exact, so that more may cancel. */
+INLINE int columns_summed_well(long count, const realv *sum, const realv *square, int v, int to) {
     VECTOR(long) well = 1;
     for (; v < to; v++) {
         realv s = sum[v];
@@ -535,41 +534,39 @@ INLINE int columns_summed_well(patch p, const realv *sum, const realv *square, i
     return all;
 }
 
-/* Takes sums again of vectors of which they aren't good. */
-INLINE void sum_again(const __global storage *x, patch p, const floatv *shift, realv *sum, realv *square) {
+/* Sums of whole rows about a shift. What MOMENT_ROWS of them add wants one that is near: the first row. */
+INLINE void sums_in_blocks(const __global storage *x, patch p, const floatv *shift, realv *sum, realv *square) {
+    floatv near[VECTORS];
+    first_row(x, p, near);
+    sums_about(x, p, near, sum, square);
+    long count = p.to - p.from;
+    int well = columns_summed_well(count, sum, square, 0, VECTORS);
     for (int v = 0; v < VECTORS; v++) {
-        if (!columns_summed_well(p, sum, square, v, v + 1)) {
+        if (!well && !columns_summed_well(count, sum, square, v, v + 1)) {
             sum[v] = (realv)REALV_ZERO;
             square[v] = (realv)REALV_ZERO;
-            long column = column_of(p, v);
             for (long row = p.from; row < p.to; row++) {
+                long column = column_of(p, v);
                 add_moments(
-                    x, p, row * p.columns + column, inside(p, row, column), shift[v], &sum[v], &square[v]);
+                    x, p, row * p.columns + column, p.columns - column, near[v], &sum[v], &square[v]);
             }
         }
+        realv distance = TO_REALV(near[v]) - TO_REALV(shift[v]);
+        square[v] += distance * (2.0 * sum[v] + (realv)(count)*distance);
+        sum[v] += (realv)(count)*distance;
     }
 }
 #endif
 
-/* The same; those of BLOCKS are taken about a shift that is near, the first row where that is whole. */
+/* Sums of a work-item's rows about a shift. */
 INLINE void column_sums(
     const __global storage *x, patch p, const floatv *shift, realv *sum, realv *square) {
-#if BLOCKS && BESIDE
-    floatv near[VECTORS];
-    int whole = p.to * p.columns <= p.elements;
-    first_row(x, p, near);
-    for (int v = 0; v < VECTORS; v++) {
-        near[v] = whole ? near[v] : shift[v];
-    }
-    sums_about(x, p, near, sum, square);
-    if (!columns_summed_well(p, sum, square, 0, VECTORS)) {
-        sum_again(x, p, near, sum, square);
-    }
-    realv count = (double)(p.to - p.from);
-    for (int v = 0; v < VECTORS; v++) {
-        realv distance = TO_REALV(near[v]) - TO_REALV(shift[v]);
-        square[v] += distance * (2.0 * sum[v] + count * distance);
-        sum[v] += count * distance;
+#if BLOCKS && SIDE_BY_SIDE
+    patch whole = p;
+    whole.to = max(p.from, min(p.to, p.elements / p.columns));
+    sums_in_blocks(x, whole, shift, sum, square);
+    for (long row = whole.to; row < p.to; row++) {
+        row_moments(x, p, row, 0, shift, sum, square);
     }
 #else
     sums_about(x, p, shift, sum, square);
@@ -691,7 +688,7 @@ INLINE void gradient_sums(
                 &product[v]);
         }
     }
-#if BESIDE
+#if SIDE_BY_SIDE
     int beside = BLOCKS | (p.columns > TILE); /* in one tile the hardware sees the walk */
     for (; beside && row + GRADIENT_ROWS <= p.to; row += GRADIENT_ROWS) {
         rows_gradients(x, z, dy, gamma, beta, p, row, own, sum, product);

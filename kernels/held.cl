@@ -69,7 +69,7 @@ __kernel __attribute__((reqd_work_group_size(LOCAL_SIZE, 1, 1))) void cooperativ
         real small = realv_sum(sum);
         real smallSquare = realv_sum(square);
         span_sums(&small, &smallSquare, tree);
-        if (!isfinite(real_high(q))) {
+        if (!summed_well(S, s, q)) {
             s = small;
             q = smallSquare;
             unit = SMALL_UNIT;

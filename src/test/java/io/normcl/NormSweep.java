@@ -429,7 +429,7 @@ record NormSweep(
         return 0x1p-44 + (inBlocks() && !isRms() ? 2 * (ROUNDINGS + 1) * U : 0);
     }
 
-    /** Roundings of invStd, of the variance twice as many but for its own. In blocks they could be {@code 16 * ROUNDINGS}. */
+    /** Roundings of invStd, of the variance twice as many but for its own. In blocks it could be more, by what cancels. */
     private double ofInvStd() {
         return inBlocks() ? ROUNDINGS : 1;
     }
@@ -633,12 +633,10 @@ record NormSweep(
             double[] ofSums = sums(stats, x, ofG);
             double[] ofProducts = sums(stats, x, ofGX);
             // Where a row's gamma is as long as the row, a CPU adds up two rows in float, four of halves: of sums three
-            // roundings, of products those of x − mean with two, of its product with invStd and of each fma. Else
-            // invStd
-            // is a float in each product.
+            // roundings, of products those of x − mean with two, of its product with invStd and of each fma.
             int inFloat = sweep.hasGammaPerValue() ? 3 : sweep.inBlocks() ? ROUNDINGS : 0;
             double ofSum = 0x1p-40 + inFloat * U;
-            double ofProduct = 0x1p-40 + (inFloat == 0 ? 2 : inFloat + 4) * U;
+            double ofProduct = 0x1p-40 + (inFloat == 0 ? 2 : inFloat + 4) * U; // invStd is a float in each product
             parameter("dBeta", expected.dBeta(), got.dBeta, host.oldDBeta, i -> ofSums[i] + ofSum * sums[i]);
             parameter(
                     "dGamma",

@@ -517,13 +517,11 @@ INLINE void sums_about(
 }
 
 #if BLOCKS && SIDE_BY_SIDE
-/* summed_well, of the columns of vectors [v, to); what MOMENT_ROWS rows add is more exact, so that more may cancel. */
-INLINE int columns_summed_well(long count, const realv *sum, const realv *square, int v, int to) {
+/* Whether the sums of all columns of vectors [v, to) are good. What MOMENT_ROWS rows add is more exact than a run's blocks. */
+INLINE int columns_summed_well(double count, const realv *sum, const realv *square, int v, int to) {
     VECTOR(long) well = 1;
     for (; v < to; v++) {
-        realv s = sum[v];
-        realv q = square[v];
-        well &= ((q > 0x1p-100) & (q < INFINITY) & (63.0 / 64.0 * count * q > s * s)) | ((q == 0.0) & (s == 0.0));
+        well &= BLOCKS_SUMMED_WELL(count, sum[v], square[v], 63.0 / 64.0);
     }
     long lanes[WIDTH];
     STOREV(well, lanes);
@@ -539,21 +537,20 @@ INLINE void sums_in_blocks(const __global storage *x, patch p, const floatv *shi
     floatv near[VECTORS];
     first_row(x, p, near);
     sums_about(x, p, near, sum, square);
-    long count = p.to - p.from;
+    double count = p.to - p.from;
     int well = columns_summed_well(count, sum, square, 0, VECTORS);
     for (int v = 0; v < VECTORS; v++) {
         if (!well && !columns_summed_well(count, sum, square, v, v + 1)) {
             sum[v] = (realv)REALV_ZERO;
             square[v] = (realv)REALV_ZERO;
+            long column = column_of(p, v);
             for (long row = p.from; row < p.to; row++) {
-                long column = column_of(p, v);
-                add_moments(
-                    x, p, row * p.columns + column, p.columns - column, near[v], &sum[v], &square[v]);
+                add_moments(x, p, row * p.columns + column, p.columns - column, near[v], &sum[v], &square[v]);
             }
         }
         realv distance = TO_REALV(near[v]) - TO_REALV(shift[v]);
-        square[v] += distance * (2.0 * sum[v] + (realv)(count)*distance);
-        sum[v] += (realv)(count)*distance;
+        square[v] += distance * (2.0 * sum[v] + count * distance);
+        sum[v] += count * distance;
     }
 }
 #endif

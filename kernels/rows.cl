@@ -16,7 +16,8 @@
  *   <family>_rows_columns_partial   tiles*C*splits groups reads x, dy  writes partials            2R
  *
  * stats: rows x (mean high, mean low, invStd, variance). Partials: (sum dy, sum dy*xHat) as reals; of each plane in
- * the order of the tensor, which is [sample][C]; with ELEMENTWISE 1, [groups, or splits*LOCAL_SIZE/SPAN][C*S].
+ * the order of the tensor, which is [sample][C]; with ELEMENTWISE 1, [groups, or splits*LOCAL_SIZE/SPAN][C*S], behind which, of 16
+ * bits, rows_backward_fused has as many pairs of floats.
  * The bytes hold where a row, two where one is written while the next is summed, 2*BESIDE or 2*HEIGHT of each work-item's, stay
  * near the compute unit between two passes over them; they do not count z, dz, the addend and the sum. y may be x, dx may be dy.
  * Local memory: 2*LOCAL_SIZE reals where LOCAL_SIZE > 1; a tree for each row (and plane, in the backward), in loops
@@ -121,12 +122,46 @@ INLINE void column_sums(
 }
 
 #if ELEMENTWISE && PARAMETERS && LOCAL_SIZE == 1
+/* Sums down the columns of a plane as rows add to them: pairs, or with BLOCKS, of COLUMN_ROWS rows, floats, all of g first. */
+#define COLUMN_ROWS (32 * HEIGHT)
+#if BLOCKS
+typedef float column;
+
+/* Adds a vector's values, at most `count` of them, to sums. */
+INLINE void add_floats(floatv v, __global float *sums, long count) {
+    if (count >= WIDTH) {
+        STORE_FLOATS(LOAD_FLOATS(sums) + v, sums);
+        return;
+    }
+    float part[WIDTH];
+    STOREV(v, part);
+    for (int k = 0; k < (int)count; k++) {
+        sums[k] += part[k];
+    }
+}
+
+/* Adds `length` columns' sums to partials, and sets them to 0. */
+INLINE void end_columns(__global column *columns, __global real *partials, long length) {
+    for (long i = 0; i < length; i += WIDTH) {
+        realv d_beta = realv_of(load_floats(columns + i, length - i));
+        realv d_gamma = realv_of(load_floats(columns + length + i, length - i));
+        add_columns(d_beta, d_gamma, partials + 2 * i, length - i, 0);
+    }
+    for (long i = 0; i < 2 * length; i++) {
+        columns[i] = 0.0f;
+    }
+}
+#else
+typedef real column;
+#endif
+
 /* Of the values from i to length, at most a vector, of `height` rows, `stride` values from one to the next: adds g*gamma and
- * g*gamma*(x - mean) to the rows' sums, g and g*xHat to those of the columns; at a row's end, those that no vector before has. */
+ * g*gamma*(x - mean), with BLOCKS g*gamma*xHat, to the rows' sums, g and g*xHat to those of the plane's S columns; at a row's end,
+ * those that no vector before has. */
 INLINE void add_rows(
     const __global storage *x, const __global storage *z, const __global storage *dy, scaling affine, long i,
-    long length, long stride, const int height, const int fetched, const norm *rows, const int end, __global real *partials,
-    twin_sums *sums) {
+    long length, long stride, const int height, const int fetched, const norm *rows, const int end,
+    __global column *columns, long S, twin_sums *sums) {
     floatv d_beta = 0.0f;
     floatv d_gamma = 0.0f;
 #pragma unroll
@@ -140,19 +175,24 @@ INLINE void add_rows(
             fetch(x + at + i + height * stride);
             fetch(dy + at + i + height * stride);
         }
-        floatv d = values - n.high - n.low;
+        floatv x_hat = fma(values - n.high, n.inv_std, -n.low * n.inv_std);
         d_beta += g;
-        d_gamma = fma(g, d * n.inv_std, d_gamma);
+        d_gamma = fma(g, x_hat, d_gamma);
 #if BLOCKS
         floatv weighted = g * n.gamma;
-        add_to_block(weighted, weighted, d, i, &sums[r]);
+        add_to_block(weighted, weighted, x_hat, i, &sums[r]);
 #else
         realv weighted = realv_product(g, n.gamma);
         realv_add(&sums[r].first, weighted);
         realv_add_product(&sums[r].second, weighted, realv_difference(values, n.high, n.low));
 #endif
     }
-    add_columns(realv_of(d_beta), realv_of(d_gamma), partials + 2 * i, length - i, 0);
+#if BLOCKS
+    add_floats(d_beta, columns + i, length - i);
+    add_floats(d_gamma, columns + S + i, length - i);
+#else
+    add_columns(realv_of(d_beta), realv_of(d_gamma), columns + 2 * i, length - i, 0);
+#endif
 }
 
 /* dx of the values from i to length, at most a vector, of `height` rows, and their g to dz. */
@@ -181,11 +221,11 @@ INLINE void write_rows(
 }
 
 /* Of `height` rows from number `row` on, each C after the one before, writes dx, by their `sums`; adds up the rows that come
- * next, or these where none are written, to `sums` and to the columns' partials. Both in one go keeps memory busy with readings
- * and writings alike. Several rows are no shorter than a vector. */
+ * next, or these where none are written, to `sums` and to `columns`. Both in one go keeps memory busy with readings and writings
+ * alike. Several rows are no shorter than a vector. */
 INLINE void backward_rows(
     const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
-    __global storage *dz, const __global float4 *stats, scaling affine, __global real *partials, long row, long C,
+    __global storage *dz, const __global float4 *stats, scaling affine, __global column *columns, long row, long C,
     long S, const int height, const int write, const int add, float2 *sums) {
     const int fetched = write && add ? height : height / 2; /* rows whose successors are asked for while they are added */
     long stride = C * S;
@@ -217,7 +257,7 @@ INLINE void backward_rows(
     for (; i + WIDTH <= S; i += WIDTH) {
         if (add) {
             add_rows(
-                x + then, z + then, dy + then, affine, i, i + WIDTH, stride, height, fetched, coming, 0, partials,
+                x + then, z + then, dy + then, affine, i, i + WIDTH, stride, height, fetched, coming, 0, columns, S,
                 added);
         }
         if (write) {
@@ -231,21 +271,49 @@ INLINE void backward_rows(
         }
         if (add) {
             add_rows(
-                x + then, z + then, dy + then, affine, last, S, stride, height, 0, coming, 1, partials, added);
+                x + then, z + then, dy + then, affine, last, S, stride, height, 0, coming, 1, columns, S, added);
         }
     } else if (height == 1 && i < S) {
         if (write) {
             write_rows(x + at, z + at, dy + at, dx + at, dz + at, affine, i, S, stride, height, height, own, m);
         }
         if (add) {
-            add_rows(x + then, z + then, dy + then, affine, i, S, stride, height, 0, coming, 0, partials, added);
+            add_rows(x + then, z + then, dy + then, affine, i, S, stride, height, 0, coming, 0, columns, S, added);
         }
     }
 #pragma unroll
     for (int r = 0; add && r < height; r++) {
         end_block(&added[r]);
-        real b = real_mul(realv_sum(added[r].second), real_of((float2)(stats[next + r * C].z, 0.0f)));
+        float inv_std = BLOCKS ? 1.0f : stats[next + r * C].z;
+        real b = real_mul(realv_sum(added[r].second), real_of((float2)(inv_std, 0.0f)));
         sums[r] = row_means(realv_sum(added[r].first), b, S);
+    }
+}
+
+/* dx of the samples `from` to `to`, of C rows each, and what they add to `columns`. */
+INLINE void backward_samples(
+    const __global storage *x, const __global storage *z, const __global storage *dy, __global storage *dx,
+    __global storage *dz, const __global float4 *stats, const __global float *gamma, const __global float *beta,
+    __global column *columns, long from, long to, long C, long S) {
+    float2 sums[HEIGHT];
+    for (; S >= WIDTH && from + HEIGHT <= to; from += HEIGHT) {
+        for (long c = 0; c < C; c++) {
+            scaling affine = scaling_of(gamma, beta, c, S, 0);
+            __global column *own = columns + 2 * c * S;
+            long row = from * C + c;
+            backward_rows(x, z, dy, dx, dz, stats, affine, own, row, C, S, HEIGHT, 0, 1, sums);
+            for (; MEANWHILE && C == 1 && row + 2 * HEIGHT <= to; row += HEIGHT) {
+                backward_rows(x, z, dy, dx, dz, stats, affine, own, row, C, S, HEIGHT, 1, 1, sums);
+                from = row + HEIGHT;
+            }
+            backward_rows(x, z, dy, dx, dz, stats, affine, own, row, C, S, HEIGHT, 1, 0, sums);
+        }
+    }
+    for (long row = from * C; row < to * C; row++) {
+        scaling affine = scaling_of(gamma, beta, row % C, S, 0);
+        __global column *own = columns + 2 * (row % C) * S;
+        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, C, S, 1, 0, 1, sums);
+        backward_rows(x, z, dy, dx, dz, stats, affine, own, row, C, S, 1, 1, 0, sums);
     }
 }
 #endif
@@ -584,30 +652,25 @@ KERNEL(rows_backward_fused)
 #if ELEMENTWISE && PARAMETERS && LOCAL_SIZE == 1
     from = get_group_id(0) * (rows / C) / get_num_groups(0); /* samples of C rows */
     to = (get_group_id(0) + 1) * (rows / C) / get_num_groups(0);
-    __global real *own = partials + 2 * get_group_id(0) * C * S;
-    for (long i = 0; i < 2 * C * S; i++) {
+    long all = 2 * C * S;
+    __global real *own = partials + get_group_id(0) * all;
+    for (long i = 0; i < all; i++) {
         own[i] = real_of_long(0);
     }
-    float2 sums[HEIGHT];
-    for (; S >= WIDTH && from + HEIGHT <= to; from += HEIGHT) {
+#if BLOCKS
+    __global column *columns = (__global column *)(partials + get_num_groups(0) * all) + get_group_id(0) * all;
+    for (long i = 0; i < all; i++) {
+        columns[i] = 0.0f;
+    }
+    for (; from < to; from += COLUMN_ROWS) {
+        backward_samples(x, z, dy, dx, dz, stats, gamma, beta, columns, from, min(from + COLUMN_ROWS, to), C, S);
         for (long c = 0; c < C; c++) {
-            scaling affine = scaling_of(gamma, beta, c, S, 0);
-            __global real *columns = own + 2 * c * S;
-            long row = from * C + c;
-            backward_rows(x, z, dy, dx, dz, stats, affine, columns, row, C, S, HEIGHT, 0, 1, sums);
-            for (; MEANWHILE && C == 1 && row + 2 * HEIGHT <= to; row += HEIGHT) {
-                backward_rows(x, z, dy, dx, dz, stats, affine, columns, row, C, S, HEIGHT, 1, 1, sums);
-                from = row + HEIGHT;
-            }
-            backward_rows(x, z, dy, dx, dz, stats, affine, columns, row, C, S, HEIGHT, 1, 0, sums);
+            end_columns(columns + 2 * c * S, own + 2 * c * S, S);
         }
     }
-    for (long row = from * C; row < to * C; row++) {
-        scaling affine = scaling_of(gamma, beta, row % C, S, 0);
-        __global real *columns = own + 2 * (row % C) * S;
-        backward_rows(x, z, dy, dx, dz, stats, affine, columns, row, C, S, 1, 0, 1, sums);
-        backward_rows(x, z, dy, dx, dz, stats, affine, columns, row, C, S, 1, 1, 0, sums);
-    }
+#else
+    backward_samples(x, z, dy, dx, dz, stats, gamma, beta, own, from, to, C, S);
+#endif
 #else
     ahead next = ahead_by(max(1L, FETCH_AHEAD / (K * S)) * K * S);
 #ifdef FLAT_PLANES

@@ -72,6 +72,21 @@ class NormEdgesTest {
         plain(Kind.INSTANCE, family, new Size(700, 100, 1, 6, 1)).check(device, 3);
     }
 
+    /** Sums down the columns of more rows than a block of 16 bits has, in work-groups of two and four rows at a time. */
+    @ParameterizedTest
+    @EnumSource
+    void moreRowsThanABlockOfColumns(DataType type) {
+        for (Kind kind : List.of(Kind.LAYER, Kind.RMS)) {
+            plain(kind, Family.WIDE, new Size(6003, 1, 1, 9, 1)).withType(type).check(device, 1);
+            plain(kind, Family.WIDE, new Size(1203, 1, 1, 1030, 1))
+                    .withType(type)
+                    .check(device, 2);
+        }
+        plain(Kind.GROUP, Family.WIDE, new Size(2403, 64, 1, 1, 4))
+                .withType(type)
+                .check(device, 3);
+    }
+
     @ParameterizedTest
     @EnumSource
     void channelsLastOfNoPowerOfTwo(Family family) {

@@ -632,9 +632,11 @@ record NormSweep(
             }
             double[] ofSums = sums(stats, x, ofG);
             double[] ofProducts = sums(stats, x, ofGX);
-            // Where a row's gamma is as long as the row, a CPU adds up two rows in float, four of halves: of sums three
-            // roundings, of products those of x − mean with two, of its product with invStd and of each fma.
-            int inFloat = sweep.hasGammaPerValue() ? 3 : sweep.inBlocks() ? ROUNDINGS : 0;
+            // Where a row's gamma is as long as the row, a CPU adds up up to four rows in float, and in blocks what
+            // comes of
+            // them: of sums three roundings and those of a block, of products besides those of xHat with two and of
+            // each fma.
+            int inFloat = (sweep.hasGammaPerValue() ? 3 : 0) + (sweep.inBlocks() ? ROUNDINGS : 0);
             double ofSum = 0x1p-40 + inFloat * U;
             double ofProduct = 0x1p-40 + (inFloat == 0 ? 2 : inFloat + 4) * U; // invStd is a float in each product
             parameter("dBeta", expected.dBeta(), got.dBeta, host.oldDBeta, i -> ofSums[i] + ofSum * sums[i]);

@@ -58,7 +58,7 @@ class SmallShapesTest {
     private static final Random RANDOM = new Random(1);
     private static final int MOST_BYTES = 1 << 18;
     private static final int MOST_TOLD = 4000;
-    private static final Form PLAIN = new Form(DataType.FLOAT, Activation.NONE, false, SmallShapesTest::few);
+    private static final Form PLAIN = floats(SmallShapesTest::few);
     private static final List<Form> FORMS = List.of(
             PLAIN,
             new Form(DataType.FLOAT, Activation.NONE, true, SmallShapesTest::pairs),
@@ -75,6 +75,10 @@ class SmallShapesTest {
         public String toString() {
             return type + (residual ? " residual " : " ") + activation.kind();
         }
+    }
+
+    private static Form floats(UnaryOperator<Limits> limits) {
+        return new Form(DataType.FLOAT, Activation.NONE, false, limits);
     }
 
     /** One compute unit: to oclgrind, groups that wait for one another race. */
@@ -139,11 +143,12 @@ class SmallShapesTest {
                         layer(9, 20), // several rows of a work-group's registers, with idle columns
                         layer(3, 70), // more than registers of few work-items hold
                         rms(3, 18),
-                        layerInOnePass(SmallShapesTest::pairs, 130, 3, null),
-                        layerInOnePass(SmallShapesTest::few, 130, 3, null), // partial results that work-items share
-                        layerInOnePass(own -> own, 5, 530, 1), // a CPU writes rows while it adds the next ones
+                        layerInOnePass(floats(SmallShapesTest::pairs), 130, 3, null),
+                        layerInOnePass(PLAIN, 130, 3, null), // partial results that work-items share
+                        layerInOnePass(floats(own -> own), 5, 530, 1), // a CPU writes rows while it adds the next ones
                         layerInOnePass(
-                                SmallShapesTest::cached, 11, 2064, 1), // a CPU takes four rows of a forward at once
+                                floats(SmallShapesTest::cached), 11, 2064, 1), // four rows of a CPU's forward at once
+                        layerInOnePass(FORMS.get(2), 130, 7, 1), // sums down columns of 16 bits, in floats first
                         group(Layout.CHANNELS_FIRST, null, 1, 4, 18),
                         group(Layout.CHANNELS_FIRST, null, 9, 4, 16), // a CPU writes rows while it sums the next ones
                         group(Layout.CHANNELS_FIRST, null, 2, 36), // a gamma for each value
@@ -249,11 +254,11 @@ class SmallShapesTest {
     }
 
     /** Rows enough for dGamma and dBeta to come out of dx's pass. */
-    private static Stream<Case> layerInOnePass(UnaryOperator<Limits> limits, int rows, int d, Integer splits) {
-        return plans("layer norm in one pass", limits, true, tuning -> rig -> {
+    private static Stream<Case> layerInOnePass(Form form, int rows, int d, Integer splits) {
+        return plans("layer norm in one pass " + form, form.limits(), true, tuning -> rig -> {
             Tuning cut = splits == null ? tuning : tuning.withSplits(splits);
             try (LayerNorm norm = LayerNorm.open(rig.device(), LayerNormSpec.of(d), cut)) {
-                passes(rig, PLAIN, Layout.CHANNELS_FIRST, new long[] {rows, d}, norm, d, in -> in);
+                passes(rig, form, Layout.CHANNELS_FIRST, new long[] {rows, d}, norm, d, in -> in);
             }
         });
     }

@@ -40,6 +40,9 @@ public final class RowPlan {
     /** The same from which it takes two, and writes them while it sums the next. 16 bits cost more arithmetic than memory. */
     private static final long MEANWHILE = 512;
 
+    /** Values of a row of 16 bits from which it takes two, not four, which a first cache still holds. */
+    private static final long TWO_ROWS = 1024;
+
     /** Longer rows of floats a CPU's work-item takes side by side in the forward, so many, with one reading of gamma and beta. */
     private static final long ALONE = 2048;
 
@@ -99,7 +102,7 @@ public final class RowPlan {
         atOnce = localSize / span;
         boolean floats = form.type() == DataType.FLOAT;
         meanwhile = floats && s >= MEANWHILE;
-        height = meanwhile || (floats && s < FOUR_ROWS) ? 2 : 4;
+        height = meanwhile || (floats ? s < FOUR_ROWS : s >= TWO_ROWS) ? 2 : 4;
     }
 
     /**
@@ -222,11 +225,18 @@ public final class RowPlan {
             return perPlaceBackward(dx, parameters);
         }
         if (dx && view.order() == Order.CHANNELS_LAST && fusedSamples(2)) {
-            return withParameterSums(last().rowsBackwardFused(), view.n(), parameters, last().nearSample(2));
+            return withParameterSums(
+                    last().rowsBackwardFused(),
+                    view.n(),
+                    partials(view.n() * view.affine()),
+                    parameters,
+                    last().nearSample(2));
         }
         if (dx && inRegisters() && (c == 1 || !parameters)) {
             HeldRows rows = heldRows();
-            return withParameterSums(rows.backward(parameters), parameters ? rows.splits() : 0, parameters, true);
+            long splits = parameters ? rows.splits() : 0;
+            return withParameterSums(
+                    rows.backward(parameters), splits, partials(splits * view.affine()), parameters, true);
         }
         boolean held = held(2);
         if (dx && held && (!elementwise || (parameters && inOnePass()))) {
@@ -288,15 +298,18 @@ public final class RowPlan {
         long splits = elementwise ? groups : view.n();
         long inFlight = elementwise ? 2 * height : 1; // rows that are written, and those that come next
         boolean near = inFlight * 2 * view.d() * form.type().bytes() * limits.computeUnits() <= Walk.cache(limits) / 2;
-        return withParameterSums(backwardFused(true, groups), splits, parameters, near);
+        boolean floats =
+                elementwise && form.type() != DataType.FLOAT; // as wide as half of the partial results, beside them
+        long workspace = partials(splits * view.affine()) / 2 * (floats ? 3 : 2);
+        return withParameterSums(backwardFused(true, groups), splits, workspace, parameters, near);
     }
 
     /** A backward in one launch, and the merge of its partial sums for dGamma and dBeta where they are wanted. */
-    private Plan withParameterSums(KernelCall pass, long splits, boolean parameters, boolean near) {
+    private Plan withParameterSums(KernelCall pass, long splits, long workspace, boolean parameters, boolean near) {
         return new Plan(
                 parameters ? List.of(pass, parameterSums(splits)) : List.of(pass),
                 1,
-                partials(splits * view.affine()),
+                workspace,
                 form.backwardBytes(view.elements(), near ? 3 : 5, near ? 1 : 2));
     }
 

@@ -262,7 +262,11 @@ INLINE void row_sums(real *a, real *b, __local real *tree) {
 #endif
 }
 
-/* y = (x - high - low)*scale + beta of a vector's columns, scale = invStd*gamma. */
+/* Whether the mean's low part is subtracted from each value. Of 16 bits, whose arithmetic shows, what it makes goes with beta, and
+ * with what else is added, once for a column. */
+#define LOW_APART ((STORAGE == 0) | ROW_AFFINE)
+
+/* y = (x - high - low)*scale + beta of a vector's columns, scale = invStd*gamma; without LOW_APART beta is less low*scale. */
 typedef struct {
     floatv high;
     floatv low;
@@ -309,7 +313,7 @@ INLINE void keep_stats(
 INLINE column_norm with_affine(column_norm n, floatv gamma, floatv beta) {
     n.gamma = gamma;
     n.affine.scale = n.inv_std * gamma;
-    n.affine.beta = beta;
+    n.affine.beta = LOW_APART ? beta : fma(-n.affine.low, n.affine.scale, beta); /* a low part of running means is 0 */
     return n;
 }
 
@@ -371,7 +375,7 @@ INLINE column_affine affine_at(
 }
 
 INLINE floatv affine(floatv x, column_affine a) {
-#if LOW_MEANS
+#if LOW_APART && LOW_MEANS
     return fma(x - a.high - a.low, a.scale, a.beta);
 #else
     return fma(x - a.high, a.scale, a.beta);
@@ -649,8 +653,9 @@ INLINE void rows_gradients(
             floatv g = gradient_at(x, z, dy, at, WIDTH, n);
             g = ROW_AFFINE ? g * n.gamma : g;
             block_s += g;
-            block_q = fma(g, UNPACKV(x + at) - n.affine.high - n.affine.low, block_q);
+            block_q = fma(g, UNPACKV(x + at) - n.affine.high, block_q);
         }
+        block_q = fma(-own[v].affine.low, block_s, block_q);
         realv_add(&s, realv_of(block_s));
         realv_add(&q, realv_of(block_q));
 #else
@@ -786,7 +791,8 @@ INLINE void normalize(
     normalize_rows(x, z, y, gamma, beta, p, own);
 }
 
-/* dx = ((high + low - x)*slope + g - offset)*factor; g*gamma in the place of g where channels share statistics. */
+/* dx = ((high + low - x)*slope + g - offset)*factor; g*gamma in the place of g where channels share statistics. Of 16 bits the
+ * offset is less low*slope. */
 typedef struct {
     floatv high;
     floatv low;
@@ -815,6 +821,7 @@ INLINE column_slope load_slope(const __global float2 *sums, column_norm n, patch
         a.slope = LOADV(slopes);
     }
     a.slope *= n.inv_std;
+    a.offset = STORAGE ? fma(-a.low, a.slope, a.offset) : a.offset;
 #endif
     return a;
 }
@@ -831,7 +838,8 @@ INLINE void differentiate_vector(
 #endif
 #if BATCH_STATS
     floatv rest = ROW_STATS ? fma(g, n.gamma, -own.offset) : g - own.offset;
-    g = fma(own.high - load_some(x + at, count, 0.0f) + own.low, own.slope, rest);
+    floatv d = own.high - load_some(x + at, count, 0.0f);
+    g = fma(STORAGE ? d : d + own.low, own.slope, rest);
 #endif
     g *= own.factor;
     store_some(counted ? g : (floatv)(0.0f), dx + at, count);

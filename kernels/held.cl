@@ -85,8 +85,7 @@ __kernel __attribute__((reqd_work_group_size(LOCAL_SIZE, 1, 1))) void cooperativ
             long i = PLACE(v);
             if (i < length) {
                 norm n = norm_at(norm_of(own, affine), 0, affine, i, S);
-                floatv d = values[v] - n.high - n.low;
-                store_some(activate(fma(d, n.inv_std * n.gamma, n.beta), z + at + i, S - i), y + at + i, S - i);
+                store_some(activate(scaled(values[v], n), z + at + i, S - i), y + at + i, S - i);
             }
         }
     }

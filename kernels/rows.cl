@@ -16,8 +16,8 @@
  *   <family>_rows_columns_partial   tiles*C*splits groups reads x, dy  writes partials            2R
  *
  * stats: rows x (mean high, mean low, invStd, variance). Partials: (sum dy, sum dy*xHat) as reals; of each plane in
- * the order of the tensor, which is [sample][C]; with ELEMENTWISE 1, [groups, or splits*LOCAL_SIZE/SPAN][C*S], behind which, of 16
- * bits, rows_backward_fused has as many pairs of floats.
+ * the order of the tensor, which is [sample][C]; with ELEMENTWISE 1, [groups, or splits*LOCAL_SIZE/SPAN][C*S], behind which, with
+ * BLOCKS, rows_backward_fused has as many pairs of floats.
  * The bytes hold where a row, two where one is written while the next is summed, 2*BESIDE or 2*HEIGHT of each work-item's, stay
  * near the compute unit between two passes over them; they do not count z, dz, the addend and the sum. y may be x, dx may be dy.
  * Local memory: 2*LOCAL_SIZE reals where LOCAL_SIZE > 1; a tree for each row (and plane, in the backward), in loops
@@ -122,8 +122,9 @@ INLINE void column_sums(
 }
 
 #if ELEMENTWISE && PARAMETERS && LOCAL_SIZE == 1
-/* Sums down the columns of a plane as rows add to them: pairs, or with BLOCKS, of COLUMN_ROWS rows, floats, all of g first. */
-#define COLUMN_ROWS (32 * HEIGHT)
+/* Sums down the columns as rows add to them: pairs of g and g*xHat, or with BLOCKS, of BLOCK_SUMS sums of rows each, floats, those of
+ * all g first. */
+#define BLOCK_SUMS 32
 #if BLOCKS
 typedef float column;
 
@@ -140,28 +141,28 @@ INLINE void add_floats(floatv v, __global float *sums, long count) {
     }
 }
 
-/* Adds `length` columns' sums to partials, and sets them to 0. */
-INLINE void end_columns(__global column *columns, __global real *partials, long length) {
-    for (long i = 0; i < length; i += WIDTH) {
-        realv d_beta = realv_of(load_floats(columns + i, length - i));
-        realv d_gamma = realv_of(load_floats(columns + length + i, length - i));
-        add_columns(d_beta, d_gamma, partials + 2 * i, length - i, 0);
-    }
-    for (long i = 0; i < 2 * length; i++) {
-        columns[i] = 0.0f;
+/* Adds sums of g, and of g*xHat behind them, of `count` columns to partials. */
+INLINE void end_columns(const __global column *columns, __global real *partials, long count) {
+    for (long i = 0; i < count; i += WIDTH) {
+        realv d_beta = realv_of(load_floats(columns + i, count - i));
+        realv d_gamma = realv_of(load_floats(columns + count + i, count - i));
+        add_columns(d_beta, d_gamma, partials + 2 * i, count - i, 0);
     }
 }
 #else
-typedef real column;
+typedef struct {
+    real sum;
+    real product;
+} column;
 #endif
 
 /* Of the values from i to length, at most a vector, of `height` rows, `stride` values from one to the next: adds g*gamma and
- * g*gamma*(x - mean), with BLOCKS g*gamma*xHat, to the rows' sums, g and g*xHat to those of the plane's S columns; at a row's end,
+ * g*gamma*(x - mean), with BLOCKS g*gamma*xHat, to the rows' sums, g and g*xHat to those of the `stride` columns; at a row's end,
  * those that no vector before has. */
 INLINE void add_rows(
     const __global storage *x, const __global storage *z, const __global storage *dy, scaling affine, long i,
     long length, long stride, const int height, const int fetched, const norm *rows, const int end,
-    __global column *columns, long S, twin_sums *sums) {
+    __global column *columns, twin_sums *sums) {
     floatv d_beta = 0.0f;
     floatv d_gamma = 0.0f;
 #pragma unroll
@@ -175,12 +176,12 @@ INLINE void add_rows(
             fetch(x + at + i + height * stride);
             fetch(dy + at + i + height * stride);
         }
-        floatv x_hat = fma(values - n.high, n.inv_std, -n.low * n.inv_std);
+        floatv normal = x_hat(values, n);
         d_beta += g;
-        d_gamma = fma(g, x_hat, d_gamma);
+        d_gamma = fma(g, normal, d_gamma);
 #if BLOCKS
         floatv weighted = g * n.gamma;
-        add_to_block(weighted, weighted, x_hat, i, &sums[r]);
+        add_to_block(weighted, weighted, normal, i, &sums[r]);
 #else
         realv weighted = realv_product(g, n.gamma);
         realv_add(&sums[r].first, weighted);
@@ -189,9 +190,9 @@ INLINE void add_rows(
     }
 #if BLOCKS
     add_floats(d_beta, columns + i, length - i);
-    add_floats(d_gamma, columns + S + i, length - i);
+    add_floats(d_gamma, columns + stride + i, length - i);
 #else
-    add_columns(realv_of(d_beta), realv_of(d_gamma), columns + 2 * i, length - i, 0);
+    add_columns(realv_of(d_beta), realv_of(d_gamma), (__global real *)(columns + i), length - i, 0);
 #endif
 }
 
@@ -257,8 +258,7 @@ INLINE void backward_rows(
     for (; i + WIDTH <= S; i += WIDTH) {
         if (add) {
             add_rows(
-                x + then, z + then, dy + then, affine, i, i + WIDTH, stride, height, fetched, coming, 0, columns, S,
-                added);
+                x + then, z + then, dy + then, affine, i, i + WIDTH, stride, height, fetched, coming, 0, columns, added);
         }
         if (write) {
             write_rows(x + at, z + at, dy + at, dx + at, dz + at, affine, i, i + WIDTH, stride, height, fetched, own, m);
@@ -271,14 +271,14 @@ INLINE void backward_rows(
         }
         if (add) {
             add_rows(
-                x + then, z + then, dy + then, affine, last, S, stride, height, 0, coming, 1, columns, S, added);
+                x + then, z + then, dy + then, affine, last, S, stride, height, 0, coming, 1, columns, added);
         }
     } else if (height == 1 && i < S) {
         if (write) {
             write_rows(x + at, z + at, dy + at, dx + at, dz + at, affine, i, S, stride, height, height, own, m);
         }
         if (add) {
-            add_rows(x + then, z + then, dy + then, affine, i, S, stride, height, 0, coming, 0, columns, S, added);
+            add_rows(x + then, z + then, dy + then, affine, i, S, stride, height, 0, coming, 0, columns, added);
         }
     }
 #pragma unroll
@@ -299,7 +299,7 @@ INLINE void backward_samples(
     for (; S >= WIDTH && from + HEIGHT <= to; from += HEIGHT) {
         for (long c = 0; c < C; c++) {
             scaling affine = scaling_of(gamma, beta, c, S, 0);
-            __global column *own = columns + 2 * c * S;
+            __global column *own = columns + c * S;
             long row = from * C + c;
             backward_rows(x, z, dy, dx, dz, stats, affine, own, row, C, S, HEIGHT, 0, 1, sums);
             for (; MEANWHILE && C == 1 && row + 2 * HEIGHT <= to; row += HEIGHT) {
@@ -311,7 +311,7 @@ INLINE void backward_samples(
     }
     for (long row = from * C; row < to * C; row++) {
         scaling affine = scaling_of(gamma, beta, row % C, S, 0);
-        __global column *own = columns + 2 * (row % C) * S;
+        __global column *own = columns + row % C * S;
         backward_rows(x, z, dy, dx, dz, stats, affine, own, row, C, S, 1, 0, 1, sums);
         backward_rows(x, z, dy, dx, dz, stats, affine, own, row, C, S, 1, 1, 0, sums);
     }
@@ -612,7 +612,7 @@ INLINE void differentiate_and_sum(
         differentiate_vector(x, z, dy, dx, dz, n, m, i, end);
         add_gradients(next_x, next_z, next_dy, next, i, end, 0, &s);
     }
-    end_block(&s);
+    end_gradients(*sum, next, &s);
     *sum = s.first;
     *product = s.second;
 }
@@ -652,24 +652,23 @@ KERNEL(rows_backward_fused)
 #if ELEMENTWISE && PARAMETERS && LOCAL_SIZE == 1
     from = get_group_id(0) * (rows / C) / get_num_groups(0); /* samples of C rows */
     to = (get_group_id(0) + 1) * (rows / C) / get_num_groups(0);
-    long all = 2 * C * S;
-    __global real *own = partials + get_group_id(0) * all;
-    for (long i = 0; i < all; i++) {
+    long all = C * S;
+    __global real *own = partials + 2 * get_group_id(0) * all;
+    for (long i = 0; i < 2 * all; i++) {
         own[i] = real_of_long(0);
     }
 #if BLOCKS
-    __global column *columns = (__global column *)(partials + get_num_groups(0) * all) + get_group_id(0) * all;
-    for (long i = 0; i < all; i++) {
-        columns[i] = 0.0f;
-    }
-    for (; from < to; from += COLUMN_ROWS) {
-        backward_samples(x, z, dy, dx, dz, stats, gamma, beta, columns, from, min(from + COLUMN_ROWS, to), C, S);
-        for (long c = 0; c < C; c++) {
-            end_columns(columns + 2 * c * S, own + 2 * c * S, S);
+    __global column *columns = (__global column *)(partials + 2 * get_num_groups(0) * all) + 2 * get_group_id(0) * all;
+    long block = BLOCK_SUMS * (S < WIDTH ? 1 : HEIGHT);
+    for (; from < to; from += block) {
+        for (long i = 0; i < 2 * all; i++) {
+            columns[i] = 0.0f;
         }
+        backward_samples(x, z, dy, dx, dz, stats, gamma, beta, columns, from, min(from + block, to), C, S);
+        end_columns(columns, own, all);
     }
 #else
-    backward_samples(x, z, dy, dx, dz, stats, gamma, beta, own, from, to, C, S);
+    backward_samples(x, z, dy, dx, dz, stats, gamma, beta, (__global column *)own, from, to, C, S);
 #endif
 #else
     ahead next = ahead_by(max(1L, FETCH_AHEAD / (K * S)) * K * S);

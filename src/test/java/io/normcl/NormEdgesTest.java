@@ -98,6 +98,31 @@ class NormEdgesTest {
         }
     }
 
+    @ParameterizedTest
+    @EnumSource(names = {"FLOAT", "BFLOAT16"})
+    void gradientsComeWhereValuesDid(DataType type) {
+        Size size = new Size(9, 48, 1, 33, 4);
+        for (Family family : Family.values()) {
+            for (Tuning tuning : List.of(Tuning.of(family), Tuning.of(family).withFused(false))) {
+                for (Kind kind : List.of(Kind.BATCH, Kind.GROUP, Kind.PER_LOCATION, Kind.INSTANCE)) {
+                    for (Layout layout : Layout.values()) {
+                        NormSweep.plain(kind, layout, tuning, size)
+                                .withType(type)
+                                .checkKink(device);
+                    }
+                }
+                NormSweep.plain(Kind.LAYER, Layout.CHANNELS_FIRST, tuning, size)
+                        .withType(type)
+                        .checkKink(device);
+            }
+        }
+        for (Family family : Family.values()) {
+            plain(Kind.GROUP, family, new Size(9, 96, 1, 1, 4))
+                    .withType(type)
+                    .checkKink(device); // a gamma for each value
+        }
+    }
+
     // Values.
 
     @ParameterizedTest

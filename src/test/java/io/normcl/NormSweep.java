@@ -16,6 +16,7 @@ import io.normcl.tensor.Layout;
 import io.normcl.tensor.Lengths;
 import io.normcl.tensor.Tensor;
 import java.util.Arrays;
+import java.util.Objects;
 import java.util.Random;
 import java.util.function.IntToDoubleFunction;
 import org.jspecify.annotations.Nullable;
@@ -290,6 +291,53 @@ record NormSweep(
         }
         assertEquals(first, second, () -> "not the same bits twice: " + this);
         new Comparison(this, host, first).compare();
+    }
+
+    /**
+     * Runs the layer with a ReLU and gradients of 1, a value for each beta being as near to the ReLU's kink as roundings let
+     * it: gradients must come where the forward let values through, in dz as in dBeta.
+     */
+    void checkKink(Device device) {
+        NormSweep sweep = new NormSweep(
+                kind,
+                layout,
+                tuning,
+                type,
+                Activation.RELU,
+                true,
+                false,
+                Wanted.ALL,
+                true,
+                true,
+                false,
+                Alias.NONE,
+                size);
+        Random random = new Random(17);
+        Host host = new Host(sweep, random, values(random));
+        double[] scaled =
+                host.plain.forward(host.statistics, Rig.doubles(host.gamma), null, Rig.doubles(host.normalized), null);
+        for (int i = 0; i < scaled.length; i++) {
+            host.beta[parameterOf(i)] = (float) -scaled[i];
+        }
+        Arrays.fill(host.z, 0);
+        Arrays.fill(host.dy, 1);
+        Result got;
+        try (NormLayer layer = sweep.open(device)) {
+            got = sweep.run(device, layer, host);
+        }
+        float[] dz = Objects.requireNonNull(got.dz);
+        float[] sums = new float[parameters()];
+        for (int i = 0; i < dz.length; i++) {
+            int at = i;
+            assertTrue(got.y[i] <= 0 || dz[i] == 1, () -> "y[" + at + "]=" + got.y[at] + " has no gradient: " + sweep);
+            sums[parameterOf(i)] += dz[i];
+        }
+        assertArrayEquals(sums, got.dBeta, () -> "dBeta is not the sum of dz: " + sweep);
+    }
+
+    /** The number of the gamma and beta of a value. */
+    private int parameterOf(int i) {
+        return kind.ofRows() || last() ? i % parameters() : i / size.s() % size.c;
     }
 
     /** What goes in, as stored; padding is NaN in it. */
@@ -632,10 +680,9 @@ record NormSweep(
             }
             double[] ofSums = sums(stats, x, ofG);
             double[] ofProducts = sums(stats, x, ofGX);
-            // Where a row's gamma is as long as the row, a CPU adds up up to four rows in float, and in blocks what
-            // comes of
-            // them: of sums three roundings and those of a block, of products besides those of xHat with two and of
-            // each fma.
+            // Where a row's gamma is as long as the row, a CPU adds up to four rows in float, and of 16 bits a block of
+            // such
+            // sums: of sums three roundings and a block's, of products besides those of xHat with two and of each fma.
             int inFloat = (sweep.hasGammaPerValue() ? 3 : 0) + (sweep.inBlocks() ? ROUNDINGS : 0);
             double ofSum = 0x1p-40 + inFloat * U;
             double ofProduct = 0x1p-40 + (inFloat == 0 ? 2 : inFloat + 4) * U; // invStd is a float in each product

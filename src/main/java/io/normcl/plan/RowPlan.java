@@ -298,8 +298,7 @@ public final class RowPlan {
         long splits = elementwise ? groups : view.n();
         long inFlight = elementwise ? 2 * height : 1; // rows that are written, and those that come next
         boolean near = inFlight * 2 * view.d() * form.type().bytes() * limits.computeUnits() <= Walk.cache(limits) / 2;
-        boolean floats =
-                elementwise && form.type() != DataType.FLOAT; // as wide as half of the partial results, beside them
+        boolean floats = elementwise && limits.fp64() && form.type() != DataType.FLOAT; // behind them, half as wide
         long workspace = partials(splits * view.affine()) / 2 * (floats ? 3 : 2);
         return withParameterSums(backwardFused(true, groups), splits, workspace, parameters, near);
     }

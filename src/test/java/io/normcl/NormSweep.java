@@ -131,14 +131,14 @@ record NormSweep(
                 size);
     }
 
-    NormSweep withActivation(Activation newActivation) {
+    NormSweep withActivation(Activation newActivation, boolean newResidual) {
         return new NormSweep(
                 kind,
                 layout,
                 tuning,
                 type,
                 newActivation,
-                residual,
+                newResidual,
                 extra,
                 wanted,
                 gamma,
@@ -298,20 +298,7 @@ record NormSweep(
      * it: gradients must come where the forward let values through, in dz as in dBeta.
      */
     void checkKink(Device device) {
-        NormSweep sweep = new NormSweep(
-                kind,
-                layout,
-                tuning,
-                type,
-                Activation.RELU,
-                true,
-                false,
-                Wanted.ALL,
-                true,
-                true,
-                false,
-                Alias.NONE,
-                size);
+        NormSweep sweep = withActivation(Activation.RELU, true);
         Random random = new Random(17);
         Host host = new Host(sweep, random, values(random));
         double[] scaled =

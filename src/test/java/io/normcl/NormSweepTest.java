@@ -130,7 +130,7 @@ class NormSweepTest {
             for (Kind kind : List.of(Kind.BATCH, Kind.BATCH_EVALUATION)) {
                 NormSweep sweep = varied(NormSweep.plain(kind, layout, tuning(Family.WIDE, "own"), size), ++number)
                         .withType(pick(DataType.values(), number))
-                        .withActivation(pick(ACTIVATIONS.toArray(Activation[]::new), number));
+                        .withActivation(pick(ACTIVATIONS.toArray(Activation[]::new), number), false);
                 sweep = lengths ? sweep.withExtra() : sweep;
                 sweep.check(device, number);
                 Alias inPlace = number % 4 < 2 ? Alias.OUTPUTS : Alias.GRADIENTS;
@@ -267,7 +267,7 @@ class NormSweepTest {
                 Size size = new Size(rows, 1, 1, 2064, 1);
                 Tuning tuning = tuning(Family.WIDE, "true").withSplits(2);
                 NormSweep sweep = NormSweep.plain(kind, Layout.CHANNELS_FIRST, tuning, size)
-                        .withActivation(pick(ACTIVATIONS.toArray(Activation[]::new), rows));
+                        .withActivation(pick(ACTIVATIONS.toArray(Activation[]::new), rows), false);
                 sweep.check(other, rows);
                 sweep.withExtra()
                         .with(Wanted.ALL, true, true, false, Alias.OUTPUTS)

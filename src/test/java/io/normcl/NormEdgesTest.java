@@ -104,7 +104,8 @@ class NormEdgesTest {
         Size size = new Size(9, 48, 1, 33, 4);
         for (Family family : Family.values()) {
             for (Tuning tuning : List.of(Tuning.of(family), Tuning.of(family).withFused(false))) {
-                for (Kind kind : List.of(Kind.BATCH, Kind.GROUP, Kind.PER_LOCATION, Kind.INSTANCE)) {
+                for (Kind kind :
+                        List.of(Kind.BATCH, Kind.BATCH_EVALUATION, Kind.GROUP, Kind.PER_LOCATION, Kind.INSTANCE)) {
                     for (Layout layout : Layout.values()) {
                         NormSweep.plain(kind, layout, tuning, size)
                                 .withType(type)

@@ -225,18 +225,11 @@ public final class RowPlan {
             return perPlaceBackward(dx, parameters);
         }
         if (dx && view.order() == Order.CHANNELS_LAST && fusedSamples(2)) {
-            return withParameterSums(
-                    last().rowsBackwardFused(),
-                    view.n(),
-                    partials(view.n() * view.affine()),
-                    parameters,
-                    last().nearSample(2));
+            return withParameterSums(last().rowsBackwardFused(), view.n(), parameters, last().nearSample(2));
         }
         if (dx && inRegisters() && (c == 1 || !parameters)) {
             HeldRows rows = heldRows();
-            long splits = parameters ? rows.splits() : 0;
-            return withParameterSums(
-                    rows.backward(parameters), splits, partials(splits * view.affine()), parameters, true);
+            return withParameterSums(rows.backward(parameters), parameters ? rows.splits() : 0, parameters, true);
         }
         boolean held = held(2);
         if (dx && held && (!elementwise || (parameters && inOnePass()))) {
@@ -298,17 +291,18 @@ public final class RowPlan {
         long splits = elementwise ? groups : view.n();
         long inFlight = elementwise ? 2 * height : 1; // rows that are written, and those that come next
         boolean near = inFlight * 2 * view.d() * form.type().bytes() * limits.computeUnits() <= Walk.cache(limits) / 2;
-        boolean floats = elementwise && limits.fp64() && form.type() != DataType.FLOAT; // behind them, half as wide
-        long workspace = partials(splits * view.affine()) / 2 * (floats ? 3 : 2);
-        return withParameterSums(backwardFused(true, groups), splits, workspace, parameters, near);
+        return withParameterSums(backwardFused(true, groups), splits, parameters, near);
     }
 
     /** A backward in one launch, and the merge of its partial sums for dGamma and dBeta where they are wanted. */
-    private Plan withParameterSums(KernelCall pass, long splits, long workspace, boolean parameters, boolean near) {
+    private Plan withParameterSums(KernelCall pass, long splits, boolean parameters, boolean near) {
+        long partials = partials(splits * view.affine());
+        boolean floats =
+                wide && elementwise && limits.fp64() && form.type() != DataType.FLOAT; // behind them, half as wide
         return new Plan(
                 parameters ? List.of(pass, parameterSums(splits)) : List.of(pass),
                 1,
-                workspace,
+                floats ? partials / 2 * 3 : partials,
                 form.backwardBytes(view.elements(), near ? 3 : 5, near ? 1 : 2));
     }
 

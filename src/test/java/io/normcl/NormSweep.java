@@ -667,9 +667,8 @@ record NormSweep(
             }
             double[] ofSums = sums(stats, x, ofG);
             double[] ofProducts = sums(stats, x, ofGX);
-            // Where a row's gamma is as long as the row, a CPU adds up to four rows in float, of 16 bits a block of
-            // these
-            // sums: of sums three roundings and a block's, of products those of xHat and of each fma besides.
+            // Where a row's gamma is as long as the row, a CPU adds up to four rows in float, then of 16 bits a block:
+            // of sums three roundings and a block's, of products those of xHat and of each fma besides.
             int inFloat = (sweep.hasGammaPerValue() ? 3 : 0) + (sweep.inBlocks() ? ROUNDINGS : 0);
             double ofSum = 0x1p-40 + inFloat * U;
             double ofProduct = 0x1p-40 + (inFloat == 0 ? 2 : inFloat + 4) * U; // invStd is a float in each product

@@ -1,9 +1,9 @@
 package io.normcl.bench;
 
 import io.normcl.bench.BenchCase.Pass;
-import io.normcl.bench.BenchLayer.Tensors;
 import io.normcl.bench.Listing.Column;
 import io.normcl.bench.Rounds.Millis;
+import io.normcl.bench.Rounds.Rotation;
 import io.normcl.bench.Rounds.Work;
 import io.normcl.device.Device;
 import io.normcl.device.DeviceException;
@@ -11,6 +11,7 @@ import io.normcl.plan.Family;
 import io.normcl.plan.Plan;
 import io.normcl.plan.Tuning;
 import java.util.ArrayList;
+import java.util.Iterator;
 import java.util.List;
 import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
@@ -87,57 +88,75 @@ public final class LayerBench {
             @Nullable Tuning tuning) {}
 
     /**
-     * Measures a case.
+     * Measures cases by turns within each round, so that what slows memory for a while slows all of them; the tensors of
+     * all are there at once.
      *
      * @param device where
-     * @param timed the case
+     * @param cases as one layer's with several types
      * @param settings how
-     * @param rows takes what was measured, pass by pass
-     * @param skipped takes a line on a case whose tensors the device can't hold; nothing is measured then
-     * @throws IllegalArgumentException if the case is none that its layer can be of
+     * @param rows takes what was measured, case by case and pass by pass
+     * @param skipped takes a line on a case whose tensors the device can't hold beside those before it, which isn't
+     *     measured
+     * @throws IllegalArgumentException if a case is none that its layer can be of
      */
     public static void run(
-            Device device, BenchCase timed, Settings settings, Consumer<Row> rows, Consumer<String> skipped) {
-        int count = TensorSets.count(timed, device.limits(), settings.cached());
-        try (BenchLayer layer = BenchLayer.open(device, timed, settings.tuning())) {
-            TensorSets allocated;
-            try {
-                allocated = TensorSets.allocate(device, timed, count);
-            } catch (DeviceException e) {
-                skipped.accept("skipped " + timed + ": " + e.getMessage());
-                return;
+            Device device, List<BenchCase> cases, Settings settings, Consumer<Row> rows, Consumer<String> skipped) {
+        List<Timed> all = new ArrayList<>();
+        try {
+            for (BenchCase timed : cases) {
+                List<StreamingCopy> copies =
+                        List.of(new StreamingCopy(device, timed, false), new StreamingCopy(device, timed, true));
+                int count = TensorSets.count(timed, device.limits(), settings.cached());
+                BenchLayer layer = BenchLayer.open(device, timed, settings.tuning());
+                try {
+                    all.add(new Timed(timed, layer, TensorSets.allocate(device, timed, count), copies));
+                } catch (DeviceException e) {
+                    layer.close();
+                    skipped.accept("skipped " + timed + ": " + e.getMessage());
+                }
             }
-            try (TensorSets sets = allocated) {
-                measure(device, timed, settings, layer, sets).forEach(rows);
-            }
+            List<Rotation> rotations = all.stream()
+                    .map(timed -> timed.rotation(device, settings.passes()))
+                    .toList();
+            Iterator<Millis> millis =
+                    Rounds.time(rotations, settings.rounds(), 0).iterator();
+            all.forEach(timed -> timed.report(settings.passes(), millis, rows));
+        } finally {
+            all.forEach(Timed::close);
         }
     }
 
-    private static List<Row> measure(
-            Device device, BenchCase timed, Settings settings, BenchLayer layer, TensorSets sets) {
-        StreamingCopy plain = new StreamingCopy(device, timed, false);
-        StreamingCopy streaming = new StreamingCopy(device, timed, true);
-        List<Work> works = new ArrayList<>();
-        for (StreamingCopy copy : List.of(plain, streaming)) {
-            works.add(new Work(
-                    set -> copy.enqueue(sets.get(set).x(), sets.get(set).y()), device::finish));
+    private record Timed(BenchCase timed, BenchLayer layer, TensorSets sets, List<StreamingCopy> copies) {
+        /** The copies and then the passes. */
+        Rotation rotation(Device device, List<Pass> passes) {
+            List<Work> works = new ArrayList<>();
+            for (StreamingCopy copy : copies) {
+                works.add(new Work(
+                        set -> copy.enqueue(sets.get(set).x(), sets.get(set).y()), device::finish));
+            }
+            for (Pass pass : passes) {
+                works.add(new Work(set -> layer.enqueue(pass, sets.get(set)), device::finish));
+            }
+            layer.prepare(sets.get(0));
+            return new Rotation(works, sets.size(), TensorSets.calls(timed, device.limits()));
         }
-        for (Pass pass : settings.passes()) {
-            works.add(new Work(set -> layer.enqueue(pass, sets.get(set)), device::finish));
+
+        /** Takes as many times as there are copies and passes. */
+        void report(List<Pass> passes, Iterator<Millis> millis, Consumer<Row> rows) {
+            double copied = 0;
+            for (StreamingCopy copy : copies) {
+                copied = Math.max(copied, millis.next().gigabytes(copy.bytes()));
+            }
+            for (Pass pass : passes) {
+                Plan plan = layer.plan(pass, sets.get(0));
+                rows.accept(new Row(timed, pass, family(plan), millis.next(), plan.bytes(), copied));
+            }
         }
-        layer.prepare(sets.get(0));
-        List<Millis> millis =
-                Rounds.time(works, sets.size(), TensorSets.calls(timed, device.limits()), settings.rounds(), 0);
-        double copy =
-                Math.max(millis.get(0).gigabytes(plain.bytes()), millis.get(1).gigabytes(streaming.bytes()));
-        List<Row> rows = new ArrayList<>();
-        for (int i = 0; i < settings.passes().size(); i++) {
-            Pass pass = settings.passes().get(i);
-            Tensors first = sets.get(0);
-            Plan plan = layer.plan(pass, first);
-            rows.add(new Row(timed, pass, family(plan), millis.get(2 + i), plan.bytes(), copy));
+
+        void close() {
+            layer.close();
+            sets.close();
         }
-        return rows;
     }
 
     /** Kernels that walk a tensor are called by their family. */

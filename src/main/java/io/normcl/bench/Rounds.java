@@ -1,5 +1,6 @@
 package io.normcl.bench;
 
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
@@ -110,38 +111,51 @@ public final class Rounds {
     }
 
     /**
-     * Runs each in turn, {@value #WARM_UP} rounds untimed and then as many as asked for. Each call takes the next set of
-     * buffers, so that none finds in a cache what the one before it has left there.
+     * Works that take the same sets of buffers by turns. Each call takes the next set, so that none finds in a cache what
+     * the one before it has left there.
      *
      * @param works what to run
      * @param sets how many sets of buffers there are
-     * @param calls how many calls of the same are timed together, at least 1: a short one alone would be timed with the
-     *     waking of threads that a network of layers pays once
+     * @param calls how many calls of the same work are timed together, at least 1: a short one alone would be timed with
+     *     the waking of threads that a network of layers pays once
+     */
+    public record Rotation(List<Work> works, int sets, int calls) {}
+
+    /**
+     * Runs each work in turn, {@value #WARM_UP} rounds untimed and then as many as asked for.
+     *
+     * @param rotations the works, by the buffers that they take
      * @param rounds how many are timed, at least 1
      * @param rest milliseconds that threads of all may come to rest in before each; where there are any, what is timed
      *     follows a run of the same that isn't, so that its own threads are awake as in the midst of a training
-     * @return the times of a call, in the order of the works
+     * @return the times of a call, in the order of the rotations and of the works of each
      */
-    public static List<Millis> time(List<Work> works, int sets, int calls, int rounds, int rest) {
+    public static List<Millis> time(List<Rotation> rotations, int rounds, int rest) {
         if (rounds < 1) {
             throw new IllegalArgumentException("there must be at least one round: rounds=" + rounds);
         }
-        double[][] millis = new double[works.size()][rounds];
-        int next = 0;
+        List<double[]> millis = new ArrayList<>();
+        rotations.forEach(rotation -> rotation.works().forEach(work -> millis.add(new double[rounds])));
+        int[] next = new int[rotations.size()];
         for (int round = -WARM_UP; round < rounds; round++) {
-            for (int i = 0; i < millis.length; i++) {
-                if (rest > 0) {
-                    sleep(rest);
-                    works.get(i).run(next, 1, sets);
-                    next = (next + 1) % sets;
+            int timed = 0;
+            for (int r = 0; r < next.length; r++) {
+                int sets = rotations.get(r).sets();
+                int calls = rotations.get(r).calls();
+                for (Work work : rotations.get(r).works()) {
+                    if (rest > 0) {
+                        sleep(rest);
+                        work.run(next[r], 1, sets);
+                        next[r] = (next[r] + 1) % sets;
+                    }
+                    long start = System.nanoTime();
+                    work.run(next[r], calls, sets);
+                    millis.get(timed++)[Math.max(0, round)] = (System.nanoTime() - start) / 1e6 / calls;
+                    next[r] = (next[r] + calls) % sets;
                 }
-                long start = System.nanoTime();
-                works.get(i).run(next, calls, sets);
-                millis[i][Math.max(0, round)] = (System.nanoTime() - start) / 1e6 / calls;
-                next = (next + calls) % sets;
             }
         }
-        return Arrays.stream(millis).map(Millis::of).toList();
+        return millis.stream().map(Millis::of).toList();
     }
 
     private static void sleep(int millis) {

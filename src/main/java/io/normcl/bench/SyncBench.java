@@ -10,6 +10,7 @@ import io.normcl.Saved;
 import io.normcl.bench.BenchLayer.Tensors;
 import io.normcl.bench.Listing.Column;
 import io.normcl.bench.Rounds.Millis;
+import io.normcl.bench.Rounds.Rotation;
 import io.normcl.bench.Rounds.Work;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
@@ -129,7 +130,7 @@ public final class SyncBench {
             }
             Steps steps = new Steps(devices, norms, sets, parameters);
             List<Work> works = List.of(Work.done(steps::local), Work.done(steps::synchronizedStep));
-            List<Millis> millis = Rounds.time(works, count, 1, settings.rounds(), 0);
+            List<Millis> millis = Rounds.time(List.of(new Rotation(works, count, 1)), settings.rounds(), 0);
             rows.accept(new Row(devices.size(), shard, millis.get(0), millis.get(1)));
         } finally {
             sets.forEach(TensorSets::close);

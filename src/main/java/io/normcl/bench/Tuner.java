@@ -5,6 +5,7 @@ import io.normcl.bench.BenchCase.Op;
 import io.normcl.bench.BenchCase.Pass;
 import io.normcl.bench.BenchLayer.Tensors;
 import io.normcl.bench.Rounds.Millis;
+import io.normcl.bench.Rounds.Rotation;
 import io.normcl.bench.Rounds.Work;
 import io.normcl.device.Device;
 import io.normcl.device.DeviceException;
@@ -197,7 +198,8 @@ public final class Tuner {
         List<Work> works = new ArrayList<>();
         layers.values()
                 .forEach(layer -> works.add(new Work(set -> layer.enqueue(pass, sets.get(set)), device::finish)));
-        List<Millis> millis = Rounds.time(works, sets.size(), TensorSets.calls(timed, device.limits()), count, 0);
+        Rotation rotation = new Rotation(works, sets.size(), TensorSets.calls(timed, device.limits()));
+        List<Millis> millis = Rounds.time(List.of(rotation), count, 0);
         Map<Plan, Double> gains = new HashMap<>();
         int i = 0;
         for (Plan plan : layers.keySet()) {

@@ -74,7 +74,7 @@ final class BenchCommand implements Callable<Integer> {
             names = "--dtype",
             split = ",",
             paramLabel = "TYPE",
-            description = "How tensors are stored: ${COMPLETION-CANDIDATES}. Default: FLOAT")
+            description = "How tensors are stored, several by turns: ${COMPLETION-CANDIDATES}. Default: FLOAT")
     private List<DataType> types = List.of(DataType.FLOAT);
 
     @Option(
@@ -157,8 +157,10 @@ final class BenchCommand implements Callable<Integer> {
             try (Listing listing = new Listing(out, format, LayerBench.COLUMNS)) {
                 HostWarmUp host = new HostWarmUp();
                 for (BenchCase timed : cases) {
+                    List<BenchCase> ofTypes =
+                            types.stream().map(timed::withType).toList();
                     host.of(first, timed);
-                    LayerBench.run(first, timed, settings, row -> listing.add(row.cells()), err::println);
+                    LayerBench.run(first, ofTypes, settings, row -> listing.add(row.cells()), err::println);
                 }
             }
         } finally {
@@ -168,8 +170,10 @@ final class BenchCommand implements Callable<Integer> {
     }
 
     private void synchronize(LayerBench.Settings settings, PrintWriter out) {
-        List<BenchCase> cases =
-                cases().stream().filter(timed -> timed.op() == Op.BATCH_NORM).toList();
+        List<BenchCase> cases = cases().stream()
+                .filter(timed -> timed.op() == Op.BATCH_NORM)
+                .flatMap(timed -> types.stream().map(timed::withType))
+                .toList();
         requireAny(cases);
         if (sync.stream().anyMatch(count -> count < 1)) {
             throw new IllegalArgumentException("parts of a device must be at least one: --sync=" + sync);
@@ -197,11 +201,8 @@ final class BenchCommand implements Callable<Integer> {
             throw new IllegalArgumentException("a suite is one, and has its own shapes and groups: suite=" + suite
                     + ", --suite=" + suiteOption + ", --shape=" + shape + ", --groups=" + groups);
         }
-        List<BenchCase> plain = suite == null ? ofShape() : ofSuite(suite);
-        List<BenchCase> cases = new ArrayList<>();
-        for (BenchCase timed : plain) { // its types one after the other, since memory may be slower minutes later
-            types.forEach(type -> cases.add(timed.withType(type).withFused(fused(), residual)));
-        }
+        List<BenchCase> cases = (suite == null ? ofShape() : ofSuite(suite))
+                .stream().map(timed -> timed.withFused(fused(), residual)).toList();
         requireAny(cases);
         return cases;
     }

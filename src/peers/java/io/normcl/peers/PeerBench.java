@@ -6,6 +6,7 @@ import io.normcl.bench.BenchCase.Pass;
 import io.normcl.bench.HostWarmUp;
 import io.normcl.bench.Rounds;
 import io.normcl.bench.Rounds.Millis;
+import io.normcl.bench.Rounds.Rotation;
 import io.normcl.bench.Rounds.Work;
 import io.normcl.bench.StreamingCopy;
 import io.normcl.bench.Suite;
@@ -247,7 +248,8 @@ public final class PeerBench implements Callable<Integer> {
                 }
             }
         }
-        List<Millis> millis = Rounds.time(works, sets, TensorSets.calls(timed, opened.device().limits()), rounds, rest);
+        int calls = TensorSets.calls(timed, opened.device().limits());
+        List<Millis> millis = Rounds.time(List.of(new Rotation(works, sets, calls)), rounds, rest);
         Map<Thing, Millis> all = new HashMap<>(slow);
         for (int i = 0; i < things.size(); i++) {
             all.put(things.get(i), millis.get(2 + i));

@@ -52,7 +52,11 @@ class LayerBenchTest {
 
     private void run(BenchCase timed, Tuning tuning, boolean cached, Pass... passes) {
         LayerBench.run(
-                device, timed, new LayerBench.Settings(List.of(passes), 2, cached, tuning), rows::add, skipped::add);
+                device,
+                List.of(timed),
+                new LayerBench.Settings(List.of(passes), 2, cached, tuning),
+                rows::add,
+                skipped::add);
     }
 
     @Test

@@ -10,6 +10,7 @@ import io.normcl.bench.BenchCase.Op;
 import io.normcl.bench.BenchCase.Pass;
 import io.normcl.bench.Listing.Format;
 import io.normcl.bench.Rounds.Millis;
+import io.normcl.bench.Rounds.Rotation;
 import io.normcl.bench.Rounds.Work;
 import io.normcl.plan.Family;
 import io.normcl.tensor.Layout;
@@ -55,15 +56,8 @@ class ListingTest {
     @Test
     void roundsTakeTurnsAndSets() {
         StringBuilder order = new StringBuilder();
-        List<Millis> millis = Rounds.time(
-                List.of(
-                        Work.done(set -> order.append('a').append(set)),
-                        Work.done(set -> order.append('b').append(set))),
-                3,
-                1,
-                2,
-                0);
-        assertEquals("a0b1a2b0a1b2a0b1a2b0", order.toString());
+        List<Millis> millis = Rounds.time(List.of(new Rotation(works(order, 'a', 'b'), 3, 1)), 2, 0);
+        assertEquals("a0.b1.a2.b0.a1.b2.a0.b1.a2.b0.", order.toString());
         assertEquals(2, millis.size());
         assertTrue(millis.get(0).min() <= millis.get(0).median());
     }
@@ -71,29 +65,31 @@ class ListingTest {
     @Test
     void afterARestEachRunsOnceUntimedOnASetOfItsOwn() {
         StringBuilder order = new StringBuilder();
-        Rounds.time(
-                List.of(
-                        Work.done(set -> order.append('a').append(set)),
-                        Work.done(set -> order.append('b').append(set))),
-                3,
-                1,
-                1,
-                1);
-        assertEquals("a0a1b2b0a1a2b0b1a2a0b1b2a0a1b2b0", order.toString());
+        Rounds.time(List.of(new Rotation(works(order, 'a', 'b'), 3, 1)), 1, 1);
+        assertEquals("a0.a1.b2.b0.a1.a2.b0.b1.a2.a0.b1.b2.a0.a1.b2.b0.", order.toString());
     }
 
     @Test
     void callsOfTheSameAreTimedTogether() {
         StringBuilder order = new StringBuilder();
-        Rounds.time(
-                List.of(
-                        new Work(set -> order.append('a').append(set), () -> order.append('.')),
-                        Work.done(set -> order.append('b').append(set))),
-                3,
-                2,
-                1,
-                0);
-        assertEquals("a0a1.b2b0a1a2.b0b1a2a0.b1b2a0a1.b2b0", order.toString());
+        Rounds.time(List.of(new Rotation(works(order, 'a', 'b'), 3, 2)), 1, 0);
+        assertEquals("a0a1.b2b0.a1a2.b0b1.a2a0.b1b2.a0a1.b2b0.", order.toString());
+    }
+
+    @Test
+    void rotationsTakeTurnsWithinARound() {
+        StringBuilder order = new StringBuilder();
+        List<Millis> millis = Rounds.time(
+                List.of(new Rotation(works(order, 'a', 'b'), 3, 1), new Rotation(works(order, 'c'), 5, 2)), 2, 0);
+        assertEquals("a0.b1.c0c1.a2.b0.c2c3.a1.b2.c4c0.a0.b1.c1c2.a2.b0.c3c4.", order.toString());
+        assertEquals(3, millis.size());
+    }
+
+    private static List<Work> works(StringBuilder order, char... names) {
+        return new String(names)
+                .chars()
+                .mapToObj(name -> new Work(set -> order.append((char) name).append(set), () -> order.append('.')))
+                .toList();
     }
 
     @Test

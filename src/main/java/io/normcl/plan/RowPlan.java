@@ -5,6 +5,7 @@ import static io.normcl.plan.Walk.clamp;
 import static io.normcl.plan.Walk.powerOfTwo;
 
 import io.normcl.device.Limits;
+import io.normcl.device.Limits.ReadsAhead;
 import io.normcl.device.Range;
 import io.normcl.tensor.ChannelView;
 import io.normcl.tensor.DataType;
@@ -102,7 +103,9 @@ public final class RowPlan {
         atOnce = localSize / span;
         boolean floats = form.type() == DataType.FLOAT;
         meanwhile = floats && s >= MEANWHILE;
-        height = meanwhile || (floats ? s < FOUR_ROWS : s >= TWO_ROWS) ? 2 : 4;
+        boolean ahead =
+                limits.readsAhead() == ReadsAhead.SUMMING && s % width == 0; // two rows of whole vectors, not eight
+        height = meanwhile || (floats ? s < FOUR_ROWS || ahead : s >= TWO_ROWS) ? 2 : 4;
     }
 
     /**

@@ -19,6 +19,8 @@ class RowPlanTest {
             false, 132, 1024, 48 << 10, 1L << 36, 1L << 37, 50 << 20, true, Long.MAX_VALUE, ReadsAhead.NEVER);
     private static final Limits CPU =
             new Limits(true, 2, 4096, 512 << 10, 1L << 34, 1L << 35, 32 << 20, false, Long.MAX_VALUE, ReadsAhead.NEVER);
+    private static final Limits ZEN_5 = new Limits(
+            true, 2, 4096, 512 << 10, 1L << 34, 1L << 35, 32 << 20, true, Long.MAX_VALUE, ReadsAhead.SUMMING);
     private static final Limits SHORT_LOOPS =
             new Limits(true, 4, 1024, 32 << 10, 1L << 32, 1L << 33, 32 << 20, false, 65_535, ReadsAhead.NEVER);
 
@@ -80,6 +82,13 @@ class RowPlanTest {
     }
 
     @Test
+    void aCpuThatReadsAheadWhileItSumsTakesTwoRowsOfWholeVectors() {
+        assertEquals("2", backward(DataType.FLOAT, 256, ZEN_5).get("HEIGHT"));
+        assertEquals("4", backward(DataType.FLOAT, 250, ZEN_5).get("HEIGHT"));
+        assertEquals("4", backward(DataType.HALF, 256, ZEN_5).get("HEIGHT"));
+    }
+
+    @Test
     void aCpuTakesFourLongRowsOfFloatsSideBySideInTheForward() {
         assertEquals("1", beside(DataType.FLOAT, 2048, CPU));
         assertEquals("4", beside(DataType.FLOAT, 2064, CPU));
@@ -117,8 +126,12 @@ class RowPlanTest {
     }
 
     private static Map<String, String> backward(DataType type, long d) {
+        return backward(type, d, CPU);
+    }
+
+    private static Map<String, String> backward(DataType type, long d, Limits limits) {
         Form form = new Form(type, Activation.NONE, false, false, false, 0);
-        Plan plan = RowPlan.backward(view(4096, d), RowRule.STANDARD, form, CPU, Tuning.NONE, true, true);
+        Plan plan = RowPlan.backward(view(4096, d), RowRule.STANDARD, form, limits, Tuning.NONE, true, true);
         return plan.calls().get(0).defines();
     }
 

@@ -8,6 +8,7 @@ import io.normcl.device.Buffer;
 import io.normcl.device.Device;
 import io.normcl.device.KernelTime;
 import io.normcl.device.Limits;
+import io.normcl.device.Limits.ReadsAhead;
 import io.normcl.device.OtherLimits;
 import io.normcl.device.Range;
 import io.normcl.plan.CopyPlan;
@@ -101,7 +102,16 @@ class SmallShapesTest {
         return limits(own, 16, 1 << 20, own.fp64());
     }
 
+    /** A CPU that reads ahead while it sums. */
+    private static Limits ahead(Limits own) {
+        return limits(own, own.maxWorkGroupSize(), own.cacheBytes(), own.fp64(), ReadsAhead.SUMMING);
+    }
+
     private static Limits limits(Limits own, long workGroup, long cache, boolean fp64) {
+        return limits(own, workGroup, cache, fp64, own.readsAhead());
+    }
+
+    private static Limits limits(Limits own, long workGroup, long cache, boolean fp64, ReadsAhead readsAhead) {
         return new Limits(
                 own.cpu(),
                 1,
@@ -112,7 +122,7 @@ class SmallShapesTest {
                 cache,
                 fp64,
                 own.loopSteps(),
-                own.readsAhead());
+                readsAhead);
     }
 
     /** A kernel or layer more is a line more. */
@@ -148,6 +158,9 @@ class SmallShapesTest {
                         layerInOnePass(floats(own -> own), 5, 530, 1), // a CPU writes rows while it adds the next ones
                         layerInOnePass(
                                 floats(SmallShapesTest::cached), 11, 2064, 1), // four rows of a CPU's forward at once
+                        layerInOnePass(floats(SmallShapesTest::ahead), 5, 70, 1), // the same one by one
+                        layerInOnePass(
+                                new Form(DataType.HALF, Activation.NONE, false, SmallShapesTest::ahead), 35, 1030, 1),
                         layerInOnePass(FORMS.get(2), 130, 7, 1), // sums down columns of 16 bits, in floats first
                         group(Layout.CHANNELS_FIRST, null, 1, 4, 18),
                         group(Layout.CHANNELS_FIRST, null, 9, 4, 16), // a CPU writes rows while it sums the next ones

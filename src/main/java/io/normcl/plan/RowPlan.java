@@ -47,6 +47,9 @@ public final class RowPlan {
     /** Longer rows of floats a CPU's work-item takes side by side in the forward, so many, with one reading of gamma and beta. */
     private static final long ALONE = 2048;
 
+    /** The same where the hardware reads ahead while it sums; without a mean such a CPU takes all rows one by one. */
+    private static final long ALONE_AHEAD = 4095;
+
     private static final int BESIDE = 4;
 
     /** Samples that are worth sums of their own down the columns, which are four times as wide. */
@@ -78,6 +81,7 @@ public final class RowPlan {
     private final int span;
     private final int localSize;
     private final long atOnce;
+    private final boolean ahead; // a CPU reads ahead while it sums: it wants few rows that are no short ones
     private final boolean meanwhile; // rows are written while a CPU's work-item sums the next
     private final long height; // rows that a CPU's work-item takes side by side where dGamma and dBeta come with dx
 
@@ -102,10 +106,24 @@ public final class RowPlan {
         localSize = Math.max(span, Math.min(64, most));
         atOnce = localSize / span;
         boolean floats = form.type() == DataType.FLOAT;
-        meanwhile = floats && s >= MEANWHILE;
-        boolean ahead =
-                limits.readsAhead() == ReadsAhead.SUMMING && s % width == 0; // two rows of whole vectors, not eight
-        height = meanwhile || (floats ? s < FOUR_ROWS || ahead : s >= TWO_ROWS) ? 2 : 4;
+        ahead = limits.readsAhead() == ReadsAhead.SUMMING && s > SHORT_ROW;
+        boolean whole = s % width == 0;
+        height = !ahead ? height(s, floats) : floats ? heightAhead(s, whole) : heightAheadOf16Bits(s, whole);
+        meanwhile = height == 1 || (floats && s >= MEANWHILE);
+    }
+
+    /** Rows that a CPU's work-item takes side by side. */
+    private static long height(long s, boolean floats) {
+        return (floats ? s < FOUR_ROWS || s >= MEANWHILE : s >= TWO_ROWS) ? 2 : 4;
+    }
+
+    /** The same where it reads ahead while it sums: often one, which it writes while it sums the next. Times, not a theory. */
+    private static long heightAhead(long s, boolean whole) {
+        return s < 16_384 && (s >= 320 || !whole) ? 1 : 2;
+    }
+
+    private static long heightAheadOf16Bits(long s, boolean whole) {
+        return s >= TWO_ROWS ? 1 : s < 256 || (s >= 512 && whole) ? 2 : 4;
     }
 
     /**
@@ -517,7 +535,7 @@ public final class RowPlan {
 
     /** Rows that a forward takes side by side, where the caches hold twice as many of each core; those of 16 bits lose by it. */
     private int beside() {
-        boolean enough = form.type() == DataType.FLOAT && s > ALONE;
+        boolean enough = form.type() == DataType.FLOAT && (ahead ? rule.centered() && s > ALONE_AHEAD : s > ALONE);
         boolean whole = localSize == 1 && elementwise && c == 1 && s % width == 0;
         return enough && whole && 2 * BESIDE * s * Float.BYTES * limits.computeUnits() <= Walk.cache(limits)
                 ? BESIDE

@@ -82,10 +82,24 @@ class RowPlanTest {
     }
 
     @Test
-    void aCpuThatReadsAheadWhileItSumsTakesTwoRowsOfWholeVectors() {
-        assertEquals("2", backward(DataType.FLOAT, 256, ZEN_5).get("HEIGHT"));
-        assertEquals("4", backward(DataType.FLOAT, 250, ZEN_5).get("HEIGHT"));
-        assertEquals("4", backward(DataType.HALF, 256, ZEN_5).get("HEIGHT"));
+    void aCpuThatReadsAheadWhileItSumsTakesOneRowAndWritesItMeanwhile() {
+        assertEquals("2 0", rows(DataType.FLOAT, 256));
+        assertEquals("1 1", rows(DataType.FLOAT, 320));
+        assertEquals("1 1", rows(DataType.FLOAT, 8192));
+        assertEquals("2 1", rows(DataType.FLOAT, 16384));
+        assertEquals("1 1", rows(DataType.FLOAT, 100), "no whole vectors");
+        assertEquals("2 0", rows(DataType.HALF, 250));
+        assertEquals("4 0", rows(DataType.HALF, 256));
+        assertEquals("2 0", rows(DataType.HALF, 768));
+        assertEquals("4 0", rows(DataType.HALF, 1000), "no whole vectors");
+        assertEquals("1 1", rows(DataType.BFLOAT16, 1024));
+        assertEquals("2 0", rows(DataType.FLOAT, 50), "short ones as elsewhere");
+        assertEquals("4 0", rows(DataType.HALF, 50));
+    }
+
+    private static String rows(DataType type, long d) {
+        Map<String, String> defines = backward(type, d, ZEN_5);
+        return defines.get("HEIGHT") + " " + defines.get("MEANWHILE");
     }
 
     @Test
@@ -98,9 +112,21 @@ class RowPlanTest {
         assertEquals("1", beside(DataType.FLOAT, (1 << 17) + 16, CPU), "eight of each core don't fit the caches");
     }
 
+    @Test
+    void aCpuThatReadsAheadWhileItSumsTakesShorterOnesAndThoseWithoutAMeanOneByOne() {
+        assertEquals("1", beside(DataType.FLOAT, 4080, ZEN_5));
+        assertEquals("4", beside(DataType.FLOAT, 4096, ZEN_5));
+        assertEquals("1", beside(DataType.FLOAT, 4096, ZEN_5, new RowRule(false, false, false)));
+        assertEquals("4", beside(DataType.FLOAT, 4096, CPU, new RowRule(false, false, false)));
+    }
+
     private static String beside(DataType type, long d, Limits limits) {
+        return beside(type, d, limits, RowRule.STANDARD);
+    }
+
+    private static String beside(DataType type, long d, Limits limits, RowRule rule) {
         Form form = new Form(type, Activation.NONE, false, false, false, 0);
-        Plan plan = RowPlan.forward(view(64, d), RowRule.STANDARD, form, limits, Tuning.NONE);
+        Plan plan = RowPlan.forward(view(64, d), rule, form, limits, Tuning.NONE);
         return plan.calls().get(0).defines().get("BESIDE");
     }
 

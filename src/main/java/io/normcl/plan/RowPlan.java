@@ -5,7 +5,6 @@ import static io.normcl.plan.Walk.clamp;
 import static io.normcl.plan.Walk.powerOfTwo;
 
 import io.normcl.device.Limits;
-import io.normcl.device.Limits.ReadsAhead;
 import io.normcl.device.Range;
 import io.normcl.tensor.ChannelView;
 import io.normcl.tensor.DataType;
@@ -30,27 +29,10 @@ public final class RowPlan {
     private static final long MOST_OF_A_ROW = 131_072;
 
     /** Values of a row up to which the compiler is told its lengths, and sixteen are taken together. */
-    private static final long SHORT_ROW = 64;
+    static final long SHORT_ROW = 64;
 
     /** The same of planes that are no whole vectors, which are better written together. */
     private static final long SHORT_PLANES = 384;
-
-    /** Values of a row from which a CPU's work-item takes four rows of floats side by side in the backward. */
-    private static final long FOUR_ROWS = 192;
-
-    /** The same from which it takes two, and writes them while it sums the next. 16 bits cost more arithmetic than memory. */
-    private static final long MEANWHILE = 512;
-
-    /** Values of a row of 16 bits from which it takes two, not four, which a first cache still holds. */
-    private static final long TWO_ROWS = 1024;
-
-    /** Longer rows of floats a CPU's work-item takes side by side in the forward, so many, with one reading of gamma and beta. */
-    private static final long ALONE = 2048;
-
-    /** The same where the hardware reads ahead while it sums; without a mean such a CPU takes all rows one by one. */
-    private static final long ALONE_AHEAD = 4095;
-
-    private static final int BESIDE = 4;
 
     /** Samples that are worth sums of their own down the columns, which are four times as wide. */
     private static final long ROWS_OF_SUMS = 32;
@@ -81,9 +63,7 @@ public final class RowPlan {
     private final int span;
     private final int localSize;
     private final long atOnce;
-    private final boolean ahead; // a CPU reads ahead while it sums: it wants few rows that are no short ones
-    private final boolean meanwhile; // rows are written while a CPU's work-item sums the next
-    private final long height; // rows that a CPU's work-item takes side by side where dGamma and dBeta come with dx
+    private final RowsAtOnce abreast;
 
     private RowPlan(RowView view, RowRule rule, Form form, Limits limits, Tuning tuning) {
         this.view = view;
@@ -105,25 +85,7 @@ public final class RowPlan {
                 powerOfTwo(ceilDiv(along, width), Math.min(32, most)), powerOfTwo(ceilDiv(along, 4L * width), most));
         localSize = Math.max(span, Math.min(64, most));
         atOnce = localSize / span;
-        boolean floats = form.type() == DataType.FLOAT;
-        ahead = limits.readsAhead() == ReadsAhead.SUMMING && s > SHORT_ROW;
-        boolean whole = s % width == 0;
-        height = !ahead ? height(s, floats) : floats ? heightAhead(s, whole) : heightAheadOf16Bits(s, whole);
-        meanwhile = height == 1 || (floats && s >= MEANWHILE);
-    }
-
-    /** Rows that a CPU's work-item takes side by side. */
-    private static long height(long s, boolean floats) {
-        return (floats ? s < FOUR_ROWS || s >= MEANWHILE : s >= TWO_ROWS) ? 2 : 4;
-    }
-
-    /** The same where it reads ahead while it sums: often one, which it writes while it sums the next. Times, not a theory. */
-    private static long heightAhead(long s, boolean whole) {
-        return s < 16_384 && (s >= 320 || !whole) ? 1 : 2;
-    }
-
-    private static long heightAheadOf16Bits(long s, boolean whole) {
-        return s >= TWO_ROWS ? 1 : s < 256 || (s >= 512 && whole) ? 2 : 4;
+        abreast = RowsAtOnce.of(s, s % width == 0, c, rule, form.type(), limits);
     }
 
     /**
@@ -310,7 +272,7 @@ public final class RowPlan {
     private Plan heldTogether(boolean parameters) {
         long groups = elementwise ? columnGroups() : groups(1);
         long splits = elementwise ? groups : view.n();
-        long inFlight = elementwise ? 2 * height : 1; // rows that are written, and those that come next
+        long inFlight = elementwise ? 2 * abreast.backward() : 1; // rows that are written, and those that come next
         boolean near = inFlight * 2 * view.d() * form.type().bytes() * limits.computeUnits() <= Walk.cache(limits) / 2;
         return withParameterSums(backwardFused(true, groups), splits, parameters, near);
     }
@@ -334,7 +296,7 @@ public final class RowPlan {
 
     /** A CPU's cores must have blocks of rows each. */
     private boolean inOnePass() {
-        return wide && view.n() / height >= limits.computeUnits();
+        return wide && view.n() / abreast.backward() >= limits.computeUnits();
     }
 
     /** Sums down the columns: dGamma and dBeta where each value of a row has its own. */
@@ -460,7 +422,8 @@ public final class RowPlan {
     private long columnGroups() {
         long units = limits.computeUnits();
         long wanted = Math.max(1, view.n() / ROWS_OF_SUMS / units) * units;
-        return Walk.groups(Math.min(wantedGroups(1), wanted), view.n() / height, view.elements(), limits, tuning);
+        return Walk.groups(
+                Math.min(wantedGroups(1), wanted), view.n() / abreast.backward(), view.elements(), limits, tuning);
     }
 
     /** Whether a GPU's registers hold rows of which each value has its own gamma. */
@@ -511,13 +474,13 @@ public final class RowPlan {
                 "SPAN",
                 span,
                 "HEIGHT",
-                parameters ? height : columnHeight(),
+                parameters ? abreast.backward() : columnHeight(),
                 "PARAMETERS",
                 parameters ? 1 : 0,
                 "MEANWHILE",
-                meanwhile ? 1 : 0,
+                abreast.meanwhile() ? 1 : 0,
                 "BESIDE",
-                beside(),
+                localSize == 1 && elementwise ? abreast.forward() : 1,
                 "STREAM",
                 Walk.streams(view.elements(), s % 16 == 0 || (!elementwise && s > 16), form, limits, tuning));
         if (isShort()) {
@@ -531,15 +494,6 @@ public final class RowPlan {
                 Defines.with(Defines.with(own, form.defines()), defines),
                 Range.of(groups * localSize, localSize),
                 args);
-    }
-
-    /** Rows that a forward takes side by side, where the caches hold twice as many of each core; those of 16 bits lose by it. */
-    private int beside() {
-        boolean enough = form.type() == DataType.FLOAT && (ahead ? rule.centered() && s > ALONE_AHEAD : s > ALONE);
-        boolean whole = localSize == 1 && elementwise && c == 1 && s % width == 0;
-        return enough && whole && 2 * BESIDE * s * Float.BYTES * limits.computeUnits() <= Walk.cache(limits)
-                ? BESIDE
-                : 1;
     }
 
     /** Whether one work-item alone takes rows, with doubles, that are worth kernels of their own. */

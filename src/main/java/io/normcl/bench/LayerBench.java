@@ -104,16 +104,15 @@ public final class LayerBench {
         List<Timed> all = new ArrayList<>();
         try {
             for (BenchCase timed : cases) {
-                List<StreamingCopy> copies =
-                        List.of(new StreamingCopy(device, timed, false), new StreamingCopy(device, timed, true));
-                int count = TensorSets.count(timed, device.limits(), settings.cached());
-                BenchLayer layer = BenchLayer.open(device, timed, settings.tuning());
+                int count = TensorSets.count(timed, device.limits(), settings.cached(), cases.size());
+                TensorSets sets;
                 try {
-                    all.add(new Timed(timed, layer, TensorSets.allocate(device, timed, count), copies));
+                    sets = TensorSets.allocate(device, timed, count);
                 } catch (DeviceException e) {
-                    layer.close();
                     skipped.accept("skipped " + timed + ": " + e.getMessage());
+                    continue;
                 }
+                all.add(Timed.open(device, timed, settings.tuning(), sets));
             }
             List<Rotation> rotations = all.stream()
                     .map(timed -> timed.rotation(device, settings.passes()))
@@ -127,6 +126,23 @@ public final class LayerBench {
     }
 
     private record Timed(BenchCase timed, BenchLayer layer, TensorSets sets, List<StreamingCopy> copies) {
+        /** Takes the sets over, also where it throws. */
+        static Timed open(Device device, BenchCase timed, @Nullable Tuning tuning, TensorSets sets) {
+            BenchLayer layer = null;
+            try {
+                layer = BenchLayer.open(device, timed, tuning);
+                layer.prepare(sets.get(0));
+                StreamingCopy plain = new StreamingCopy(device, timed, false);
+                return new Timed(timed, layer, sets, List.of(plain, new StreamingCopy(device, timed, true)));
+            } catch (RuntimeException e) {
+                sets.close();
+                if (layer != null) {
+                    layer.close();
+                }
+                throw e;
+            }
+        }
+
         /** The copies and then the passes. */
         Rotation rotation(Device device, List<Pass> passes) {
             List<Work> works = new ArrayList<>();
@@ -137,7 +153,6 @@ public final class LayerBench {
             for (Pass pass : passes) {
                 works.add(new Work(set -> layer.enqueue(pass, sets.get(set)), device::finish));
             }
-            layer.prepare(sets.get(0));
             return new Rotation(works, sets.size(), TensorSets.calls(timed, device.limits()));
         }
 

@@ -107,7 +107,7 @@ public final class SyncBench {
             return;
         }
         BenchCase shard = shard(whole, devices.size());
-        int count = TensorSets.count(whole, devices.get(0).limits(), settings.cached());
+        int count = TensorSets.count(whole, devices.get(0).limits(), settings.cached(), 1);
         List<BatchNorm> norms = new ArrayList<>();
         List<TensorSets> sets = new ArrayList<>();
         List<Buffer> parameters = new ArrayList<>();

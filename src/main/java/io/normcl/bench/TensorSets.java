@@ -33,9 +33,10 @@ public final class TensorSets implements AutoCloseable {
      * @param timed the case
      * @param limits the device
      * @param cached whether the caches may hold it
-     * @return the number, no more than half the device's memory holds but at least 1
+     * @param cases how many cases of such sets are there at once
+     * @return the number, no more than half the device's memory holds of all cases but at least 1
      */
-    public static int count(BenchCase timed, Limits limits, boolean cached) {
+    public static int count(BenchCase timed, Limits limits, boolean cached, int cases) {
         if (cached) {
             return 1;
         }
@@ -43,7 +44,7 @@ public final class TensorSets implements AutoCloseable {
         long rotated = Math.max(LEAST_ROTATED, CACHES * limits.cacheBytes());
         long forwardBytes = setBytes / 2; // the rest are gradients
         long wanted = Math.max(2, Math.min(MOST_SETS, (rotated + forwardBytes - 1) / forwardBytes));
-        return (int) Math.max(1, Math.min(wanted, limits.globalMemoryBytes() / 2 / setBytes));
+        return (int) Math.max(1, Math.min(wanted, limits.globalMemoryBytes() / 2 / cases / setBytes));
     }
 
     /**

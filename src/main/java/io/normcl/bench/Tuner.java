@@ -73,7 +73,7 @@ public final class Tuner {
     public void measure(BenchCase timed, Consumer<String> skipped) {
         TensorSets allocated;
         try {
-            allocated = TensorSets.allocate(device, timed, TensorSets.count(timed, device.limits(), false));
+            allocated = TensorSets.allocate(device, timed, TensorSets.count(timed, device.limits(), false, 1));
         } catch (DeviceException e) {
             skipped.accept("skipped " + timed + ": " + e.getMessage());
             return;

@@ -74,7 +74,8 @@ final class BenchCommand implements Callable<Integer> {
             names = "--dtype",
             split = ",",
             paramLabel = "TYPE",
-            description = "How tensors are stored, several by turns: ${COMPLETION-CANDIDATES}. Default: FLOAT")
+            description = "How tensors are stored: ${COMPLETION-CANDIDATES}; several by turns, but for --cached and"
+                    + " --sync. Default: FLOAT")
     private List<DataType> types = List.of(DataType.FLOAT);
 
     @Option(
@@ -160,7 +161,10 @@ final class BenchCommand implements Callable<Integer> {
                     List<BenchCase> ofTypes =
                             types.stream().map(timed::withType).toList();
                     host.of(first, timed);
-                    LayerBench.run(first, ofTypes, settings, row -> listing.add(row.cells()), err::println);
+                    for (List<BenchCase> byTurns :
+                            cached ? ofTypes.stream().map(List::of).toList() : List.of(ofTypes)) {
+                        LayerBench.run(first, byTurns, settings, row -> listing.add(row.cells()), err::println);
+                    }
                 }
             }
         } finally {

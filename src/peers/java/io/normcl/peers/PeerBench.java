@@ -148,7 +148,7 @@ public final class PeerBench implements Callable<Integer> {
     }
 
     private List<Result> run(NormClContender.Opened opened, Suite suite, BenchCase timed) {
-        int count = TensorSets.count(timed, opened.device().limits(), false);
+        int count = TensorSets.count(timed, opened.device().limits(), false, 1);
         Pointer memory = Pointer.malloc(SharedTensors.bytes(timed, count));
         if (memory == null || memory.isNull()) {
             throw new IllegalStateException("out of memory: bytes=" + SharedTensors.bytes(timed, count));

@@ -82,11 +82,12 @@ class BenchCaseTest {
         BenchCase timed = BenchCase.of(Op.BATCH_NORM, Layout.CHANNELS_FIRST, SHAPE);
         long set = 4 * timed.tensorBytes();
         long cache = 480L << 20;
-        int count = TensorSets.count(timed, limits(1L << 40, cache), false);
+        int count = TensorSets.count(timed, limits(1L << 40, cache), false, 1);
         assertTrue(count * set / 2 >= 4 * cache && (count - 1) * set / 2 < 4 * cache, "sets=" + count);
-        assertEquals(1, TensorSets.count(timed, limits(1L << 40, cache), true));
-        assertEquals(2, TensorSets.count(timed, limits(1L << 40, 1 << 20), false));
-        assertEquals(2, TensorSets.count(timed, limits(4 * set, cache), false));
-        assertEquals(1, TensorSets.count(timed, limits(set, cache), false));
+        assertEquals(1, TensorSets.count(timed, limits(1L << 40, cache), true, 1));
+        assertEquals(2, TensorSets.count(timed, limits(1L << 40, 1 << 20), false, 1));
+        assertEquals(2, TensorSets.count(timed, limits(4 * set, cache), false, 1));
+        assertEquals(1, TensorSets.count(timed, limits(set, cache), false, 1));
+        assertEquals(2, TensorSets.count(timed, limits(12 * set, cache), false, 3));
     }
 }

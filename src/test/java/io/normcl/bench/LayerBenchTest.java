@@ -137,6 +137,24 @@ class LayerBenchTest {
     }
 
     @Test
+    void typesAreMeasuredByTurnsAndWhatDoesNotFitBesideIsSkipped() {
+        BenchCase timed = BenchCase.of(Op.LAYER_NORM, Layout.CHANNELS_LAST, "64x1024");
+        BenchCase half = timed.withType(DataType.HALF);
+        LayerBench.Settings settings =
+                new LayerBench.Settings(List.of(Pass.FORWARD_TRAINING, Pass.BACKWARD), 2, true, Tuning.NONE);
+        LayerBench.run(device, List.of(timed, half), settings, rows::add, skipped::add);
+        assertEquals(
+                List.of(timed, timed, half, half),
+                rows.stream().map(LayerBench.Row::timed).toList());
+        assertEquals(rows.get(0).bytes(), 2 * rows.get(2).bytes());
+        device.budget(5 * timed.tensorBytes());
+        LayerBench.run(device, List.of(timed, half), settings, rows::add, skipped::add);
+        assertEquals(6, rows.size());
+        assertEquals(1, skipped.size());
+        assertTrue(skipped.get(0).startsWith("skipped layer_norm channels_last half 64x1024"), skipped.get(0));
+    }
+
+    @Test
     void measuresSynchronization() {
         BenchCase timed = BenchCase.of(Op.BATCH_NORM, Layout.CHANNELS_LAST, "4x6x3x3");
         LayerBench.Settings settings = new LayerBench.Settings(List.of(), 2, true, Tuning.NONE);

@@ -6,7 +6,6 @@ import io.normcl.bench.Rounds.Millis;
 import io.normcl.bench.Rounds.Rotation;
 import io.normcl.bench.Rounds.Work;
 import io.normcl.device.Device;
-import io.normcl.device.DeviceException;
 import io.normcl.plan.Family;
 import io.normcl.plan.Plan;
 import io.normcl.plan.Tuning;
@@ -104,15 +103,8 @@ public final class LayerBench {
         List<Timed> all = new ArrayList<>();
         try {
             for (BenchCase timed : cases) {
-                int count = TensorSets.count(timed, device.limits(), settings.cached(), cases.size());
-                TensorSets sets;
-                try {
-                    sets = TensorSets.allocate(device, timed, count);
-                } catch (DeviceException e) {
-                    skipped.accept("skipped " + timed + ": " + e.getMessage());
-                    continue;
-                }
-                all.add(Timed.open(device, timed, settings.tuning(), sets));
+                TensorSets.fitting(device, timed, settings.cached(), cases.size(), skipped)
+                        .ifPresent(sets -> all.add(Timed.open(device, timed, settings.tuning(), sets)));
             }
             List<Rotation> rotations = all.stream()
                     .map(timed -> timed.rotation(device, settings.passes()))

@@ -3,6 +3,7 @@ package io.normcl.bench;
 import io.normcl.bench.BenchLayer.Tensors;
 import io.normcl.device.Buffer;
 import io.normcl.device.Device;
+import io.normcl.device.DeviceException;
 import io.normcl.device.Limits;
 import io.normcl.tensor.DataType;
 import io.normcl.tensor.Tensor;
@@ -10,7 +11,9 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Optional;
 import java.util.Random;
+import java.util.function.Consumer;
 
 /** The tensors of a case, several times over, so that a pass that takes them in turn finds none of them in a cache. */
 public final class TensorSets implements AutoCloseable {
@@ -73,7 +76,7 @@ public final class TensorSets implements AutoCloseable {
      * @param timed the case
      * @param count how many
      * @return the sets; the caller closes them
-     * @throws io.normcl.device.DeviceException if the device has not enough memory
+     * @throws DeviceException if the device has not enough memory
      */
     static TensorSets allocate(Device device, BenchCase timed, int count) {
         TensorSets all = new TensorSets();
@@ -100,6 +103,26 @@ public final class TensorSets implements AutoCloseable {
         } catch (RuntimeException e) {
             all.close();
             throw e;
+        }
+    }
+
+    /**
+     * Allocates the sets that a case takes, if the device can hold them.
+     *
+     * @param device where
+     * @param timed the case
+     * @param cached whether the caches may hold it
+     * @param cases how many cases of such sets are there at once
+     * @param skipped takes a line on a case whose tensors the device can't hold
+     * @return the sets, which the caller closes; empty where a line was given
+     */
+    static Optional<TensorSets> fitting(
+            Device device, BenchCase timed, boolean cached, int cases, Consumer<String> skipped) {
+        try {
+            return Optional.of(allocate(device, timed, count(timed, device.limits(), cached, cases)));
+        } catch (DeviceException e) {
+            skipped.accept("skipped " + timed + ": " + e.getMessage());
+            return Optional.empty();
         }
     }
 

@@ -71,20 +71,16 @@ public final class Tuner {
      * @param skipped takes a line on a case whose tensors the device can't hold; nothing is measured then
      */
     public void measure(BenchCase timed, Consumer<String> skipped) {
-        TensorSets allocated;
-        try {
-            allocated = TensorSets.allocate(device, timed, TensorSets.count(timed, device.limits(), false, 1));
-        } catch (DeviceException e) {
-            skipped.accept("skipped " + timed + ": " + e.getMessage());
-            return;
-        }
-        try (TensorSets sets = allocated) {
-            for (Pass pass : Pass.values()) {
-                if (pass != Pass.FORWARD_EVALUATION || timed.op() == Op.BATCH_NORM) { // else the same as in training
-                    measure(timed, pass, sets);
+        TensorSets.fitting(device, timed, false, 1, skipped).ifPresent(allocated -> {
+            try (TensorSets sets = allocated) {
+                for (Pass pass : Pass.values()) {
+                    if (pass != Pass.FORWARD_EVALUATION
+                            || timed.op() == Op.BATCH_NORM) { // else the same as in training
+                        measure(timed, pass, sets);
+                    }
                 }
             }
-        }
+        });
     }
 
     private void measure(BenchCase timed, Pass pass, TensorSets sets) {

@@ -11,7 +11,7 @@ import io.normcl.tensor.DataType;
  *
  * @param backward in the backward, where dGamma and dBeta come with dx
  * @param meanwhile whether the backward writes rows while it sums the next
- * @param forward in the forward, which always does
+ * @param forward in the forward, which writes several while it sums as many, too
  */
 record RowsAtOnce(int backward, boolean meanwhile, int forward) {
     /** Values of a row from which a backward takes four rows of floats. */
@@ -54,7 +54,7 @@ record RowsAtOnce(int backward, boolean meanwhile, int forward) {
     static RowsAtOnce of(long s, boolean whole, long groups, RowRule rule, DataType type, Limits limits) {
         boolean floats = type == DataType.FLOAT;
         boolean ahead = limits.readsAhead() == ReadsAhead.SUMMING && s > RowPlan.SHORT_ROW && groups == 1;
-        int backward = !ahead ? backward(s, floats) : floats ? floatsAhead(s, whole) : halvesAhead(s, whole);
+        int backward = !ahead ? backward(s, floats) : floats ? floatsAhead(s, whole) : of16BitsAhead(s, whole);
         boolean near = 2 * BESIDE * s * Float.BYTES * limits.computeUnits() <= Walk.cache(limits);
         boolean beside =
                 groups == 1 && floats && whole && near && (ahead ? rule.centered() && s > ALONE_AHEAD : s > ALONE);
@@ -69,7 +69,7 @@ record RowsAtOnce(int backward, boolean meanwhile, int forward) {
         return s < TWO_LONG_ROWS && (s >= ONE_ROW || !whole) ? 1 : 2;
     }
 
-    private static int halvesAhead(long s, boolean whole) {
+    private static int of16BitsAhead(long s, boolean whole) {
         if (s >= LONG_OF_16_BITS) {
             return 1;
         }

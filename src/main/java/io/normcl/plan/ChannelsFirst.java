@@ -38,6 +38,11 @@ record ChannelsFirst(
 
     private static final int MOST_NEIGHBOURS = 32;
 
+    /** Bytes of a plane up to which, and how many for a channel from which, no hardware sees a walk over them. */
+    private static final long SHORT_PLANE = 8192;
+
+    private static final long MANY_PLANES = 4;
+
     static ChannelsFirst of(ChannelView view, Form form, Limits limits, Tuning tuning) {
         return of(view, 1, view.c(), Map.of(), form, limits, tuning);
     }
@@ -305,8 +310,19 @@ record ChannelsFirst(
     }
 
     private Map<String, String> defines() {
-        Map<String, String> own =
-                Defines.of(limits, "LOCAL_SIZE", localSize, "WIDTH", width, "SPAN", span, "STREAM", stream);
+        boolean apart = view.n() >= MANY_PLANES && view.s() * form.type().bytes() <= SHORT_PLANE;
+        Map<String, String> own = Defines.of(
+                limits,
+                "LOCAL_SIZE",
+                localSize,
+                "WIDTH",
+                width,
+                "SPAN",
+                span,
+                "STREAM",
+                stream,
+                "FETCH",
+                family == Family.WIDE && apart ? 2 : 1);
         return Defines.with(Defines.with(own, form.defines()), more);
     }
 }

@@ -34,6 +34,11 @@ public final class RowPlan {
     /** The same of planes that are no whole vectors, which are better written together. */
     private static final long SHORT_PLANES = 384;
 
+    /** Values that are worth a work-group: a CPU's begins with sums alone and ends with writing alone, and PoCL takes a lock for it. */
+    private static final long VALUES_OF_A_GROUP_WIDE = 16_384;
+
+    private static final long VALUES_OF_A_GROUP = 1024;
+
     /** Samples that are worth sums of their own down the columns, which are four times as wide. */
     private static final long ROWS_OF_SUMS = 32;
 
@@ -415,7 +420,9 @@ public final class RowPlan {
     }
 
     private long wantedGroups(int times) {
-        return Math.min((wide ? 8L : 32L) * times * limits.computeUnits(), view.elements() / 1024);
+        return Math.min(
+                (wide ? 8L : 32L) * times * limits.computeUnits(),
+                view.elements() / (wide ? VALUES_OF_A_GROUP_WIDE : VALUES_OF_A_GROUP));
     }
 
     /** The same where each keeps sums of its own down the columns, which are to stay few beside the rows: as many for each core. */

@@ -8,7 +8,6 @@ import io.normcl.device.Limits.ReadsAhead;
 import io.normcl.device.Range;
 import io.normcl.tensor.ChannelView;
 import io.normcl.tensor.Layout;
-import java.util.Arrays;
 import java.util.List;
 import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
@@ -149,19 +148,24 @@ class ChannelPlanTest {
         assertEquals(List.of("1", "1"), fetches(large, READS_STRAIGHT), "sums pass through the first cache");
         assertEquals(List.of("0", "0"), fetches(new ChannelView(32, 64, 112 * 112, true), READS_STRAIGHT), "sums stay");
         assertEquals(
-                Arrays.asList(null, "0"),
-                fetches(new ChannelView(64, 3, 224 * 224, false), READS_STRAIGHT),
-                "a channel's");
+                List.of("1", "0"), fetches(new ChannelView(64, 3, 224 * 224, false), READS_STRAIGHT), "a channel's");
         assertEquals(
                 List.of("1", "1"), fetches(new ChannelView(32, 256, 7 * 7, true), READS_AHEAD), "a cache holds it");
         assertEquals(
                 List.of("1", "1"),
                 fetches(new ChannelView(32, 4096, 14 * 14, true), READS_AHEAD),
                 "rows come in parts");
-        assertEquals(
-                Arrays.asList(null, "0"),
-                fetches(new ChannelView(64, 3, 224 * 224, false), READS_AHEAD),
-                "a channel's");
+        assertEquals(List.of("1", "0"), fetches(new ChannelView(64, 3, 224 * 224, false), READS_AHEAD), "a channel's");
+    }
+
+    @Test
+    void manyShortPlanesAreAskedForEvenWhereACacheMayHoldThem() {
+        for (Limits cpu : List.of(CPU, READS_STRAIGHT, READS_AHEAD)) {
+            assertEquals(List.of("2", "1"), fetches(new ChannelView(4, 64, 14 * 14, false), cpu));
+            assertEquals(List.of("1", "1"), fetches(new ChannelView(3, 64, 14 * 14, false), cpu), "few of a channel");
+            assertEquals(List.of("1", "1"), fetches(new ChannelView(4, 64, 56 * 56, false), cpu), "long ones");
+        }
+        assertEquals(List.of("1", "1"), fetches(new ChannelView(4, 64, 14 * 14, false), GPU));
     }
 
     @Test

@@ -11,6 +11,7 @@ import io.normcl.tensor.RowView;
 import io.normcl.tensor.RowView.Order;
 import java.util.List;
 import java.util.Map;
+import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.Test;
 
 /** What layer norm's plans choose; no device needed. */
@@ -179,7 +180,14 @@ class RowPlanTest {
         assertEquals(8, groups(4096, 256, SHORT_LOOPS, 1));
     }
 
-    private static long groups(long rows, long d, Limits limits, int splits) {
+    @Test
+    void aGroupOfAForwardHasRowsEnoughToBeWorthIt() {
+        assertEquals(4, groups(256, 256, CPU, null));
+        assertEquals(1, groups(8, 256, CPU, null));
+        assertEquals(8 * 4 * 2, groups(65_536, 256, CPU, null), "enough of them");
+    }
+
+    private static long groups(long rows, long d, Limits limits, @Nullable Integer splits) {
         Plan plan =
                 RowPlan.forward(view(rows, d), RowRule.STANDARD, Form.PLAIN, limits, Tuning.NONE.withSplits(splits));
         return plan.calls().get(0).range().globalX();

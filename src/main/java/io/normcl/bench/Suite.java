@@ -22,7 +22,7 @@ public enum Suite {
     private static final List<String> PICTURES =
             List.of("32x64x112x112", "32x256x56x56", "32x512x28x28", "32x2048x7x7", "2x256x200x304", "8x64x32x64x64");
     private static final List<String> LINES =
-            List.of("8192x768", "8192x1024", "4096x4096", "2048x8192", "16384x256", "100000x32");
+            List.of("8192x768", "8192x1024", "4096x4096", "2048x8192", "16384x256", "100000x32", "4096x1024");
 
     /**
      * Finds a suite.
@@ -48,18 +48,41 @@ public enum Suite {
         List<BenchCase> cases = new ArrayList<>();
         switch (this) {
             case CNN -> PICTURES.forEach(shape -> pictures(cases, shape, Op.BATCH_NORM, Op.GROUP_NORM));
-            case ROWS -> {
-                LINES.forEach(shape -> lines(cases, shape, Op.LAYER_NORM, Op.RMS_NORM, Op.BATCH_NORM));
-                lines(cases, "4096x1024", Op.LAYER_NORM, Op.RMS_NORM, Op.BATCH_NORM);
-            }
+            case ROWS -> LINES.forEach(shape -> rows(cases, shape));
             case SMALL -> {
                 pictures(cases, "2x64x8x8", Op.BATCH_NORM, Op.GROUP_NORM);
                 lines(cases, "1x1000", Op.LAYER_NORM, Op.RMS_NORM);
-                lines(cases, "32x10", Op.LAYER_NORM, Op.RMS_NORM, Op.BATCH_NORM);
+                rows(cases, "32x10");
             }
             case ALL -> List.of(CNN, ROWS, SMALL).forEach(suite -> cases.addAll(suite.cases()));
         }
         return cases;
+    }
+
+    /**
+     * The cases that {@link #CNN} or {@link #ROWS} would have of a shape.
+     *
+     * @param shape as {@link BenchCase#shape(String)} reads it; of two numbers, rows
+     * @return the cases, of floats with nothing fused; none of group norm where the channels are no multiple of
+     *     {@value BenchCase#GROUPS}
+     * @throws IllegalArgumentException if that is no shape
+     */
+    public static List<BenchCase> casesOf(String shape) {
+        List<Long> sizes = BenchCase.shape(shape);
+        List<BenchCase> cases = new ArrayList<>();
+        if (sizes.size() == 2) {
+            rows(cases, shape);
+        } else {
+            pictures(cases, shape, Op.BATCH_NORM);
+            if (sizes.size() > 2 && sizes.get(1) % BenchCase.GROUPS == 0) {
+                pictures(cases, shape, Op.GROUP_NORM);
+            }
+        }
+        return cases;
+    }
+
+    private static void rows(List<BenchCase> cases, String shape) {
+        lines(cases, shape, Op.LAYER_NORM, Op.RMS_NORM, Op.BATCH_NORM);
     }
 
     private static void pictures(List<BenchCase> cases, String shape, Op... ops) {

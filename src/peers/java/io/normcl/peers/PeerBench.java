@@ -58,6 +58,14 @@ public final class PeerBench implements Callable<Integer> {
             description = "cnn, rows, small or all. Default: cnn,rows")
     private List<String> suites = List.of("cnn", "rows");
 
+    @Option(
+            names = "--shape",
+            split = ",",
+            paramLabel = "SHAPE",
+            description = "Instead: these shapes, as 512x768 (N and C) or 8x64x28x28 (channels second in either layout);"
+                    + " group norm where its groups of " + BenchCase.GROUPS + " divide the channels.")
+    private List<String> shapes = List.of();
+
     @Option(names = "--op", split = ",", description = "These alone: ${COMPLETION-CANDIDATES}")
     private List<Op> ops = List.of(Op.values());
 
@@ -133,10 +141,14 @@ public final class PeerBench implements Callable<Integer> {
     private record Chosen(Suite suite, BenchCase timed) {}
 
     private List<Chosen> cases() {
-        List<Chosen> cases = suites.stream()
+        Stream<Chosen> all = suites.stream()
                 .map(Suite::of)
                 .flatMap(suite -> suite == Suite.ALL ? Stream.of(Suite.CNN, Suite.ROWS, Suite.SMALL) : Stream.of(suite))
-                .flatMap(suite -> suite.cases().stream().map(timed -> new Chosen(suite, timed)))
+                .flatMap(suite -> suite.cases().stream().map(timed -> new Chosen(suite, timed)));
+        Stream<Chosen> own = shapes.stream()
+                .flatMap(shape -> Suite.casesOf(shape).stream())
+                .map(timed -> new Chosen(timed.shape().size() == 2 ? Suite.ROWS : Suite.CNN, timed));
+        List<Chosen> cases = (shapes.isEmpty() ? all : own)
                 .filter(chosen -> ops.contains(chosen.timed().op())
                         && layouts.contains(chosen.timed().layout()))
                 .toList();

@@ -78,6 +78,20 @@ class BenchCaseTest {
     }
 
     @Test
+    void aShapeOfOnesOwnHasTheCasesThatASuiteWouldHave() {
+        assertTrue(Suite.ROWS.cases().containsAll(Suite.casesOf("8192x768")));
+        assertEquals(3, Suite.casesOf("8192x768").size());
+        assertTrue(Suite.CNN.cases().containsAll(Suite.casesOf("32x2048x7x7")));
+        assertEquals(4, Suite.casesOf("32x2048x7x7").size());
+        assertEquals(
+                List.of(Op.BATCH_NORM, Op.BATCH_NORM),
+                Suite.casesOf("8x60x7x7").stream().map(BenchCase::op).toList(),
+                "no 32 groups");
+        assertThrows(IllegalArgumentException.class, () -> Suite.casesOf("3"));
+        assertThrows(IllegalArgumentException.class, () -> Suite.casesOf("3xC"));
+    }
+
+    @Test
     void aForwardsTensorsRotateOverFourTimesTheCache() {
         BenchCase timed = BenchCase.of(Op.BATCH_NORM, Layout.CHANNELS_FIRST, SHAPE);
         long set = 4 * timed.tensorBytes();

@@ -63,22 +63,29 @@ public enum Suite {
      * The cases that {@link #CNN} or {@link #ROWS} would have of a shape.
      *
      * @param shape as {@link BenchCase#shape(String)} reads it; of two numbers, rows
-     * @return the cases, of floats with nothing fused; none of group norm where the channels are no multiple of
-     *     {@value BenchCase#GROUPS}
-     * @throws IllegalArgumentException if that is no shape
+     * @return the cases, of floats with nothing fused; batch norm where a channel has several values, group norm where
+     *     {@value BenchCase#GROUPS} groups divide the channels and have several values each
+     * @throws IllegalArgumentException if that is no shape of N, C and perhaps places
      */
     public static List<BenchCase> casesOf(String shape) {
-        List<Long> sizes = BenchCase.shape(shape);
         List<BenchCase> cases = new ArrayList<>();
-        if (sizes.size() == 2) {
+        if (BenchCase.shape(shape).size() == 2) {
             rows(cases, shape);
         } else {
-            pictures(cases, shape, Op.BATCH_NORM);
-            if (sizes.size() > 2 && sizes.get(1) % BenchCase.GROUPS == 0) {
-                pictures(cases, shape, Op.GROUP_NORM);
-            }
+            pictures(cases, shape, Op.BATCH_NORM, Op.GROUP_NORM);
         }
+        cases.removeIf(timed -> !takes(timed));
         return cases;
+    }
+
+    private static boolean takes(BenchCase timed) {
+        long n = timed.shape().get(0);
+        long c = timed.shape().get(1);
+        return switch (timed.op()) {
+            case BATCH_NORM -> timed.elements() > c;
+            case GROUP_NORM -> c % timed.groups() == 0 && timed.elements() > n * timed.groups();
+            default -> true;
+        };
     }
 
     private static void rows(List<BenchCase> cases, String shape) {

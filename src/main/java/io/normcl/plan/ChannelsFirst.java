@@ -38,10 +38,13 @@ record ChannelsFirst(
 
     private static final int MOST_NEIGHBOURS = 32;
 
-    /** Bytes of a plane up to which, and how many for a channel from which, no hardware sees a walk over them. */
+    /** Bytes of a plane up to which, and planes of a channel from which on, no hardware sees a walk over them. */
     private static final long SHORT_PLANE = 8192;
 
     private static final long MANY_PLANES = 4;
+
+    /** Bytes that a walk asks ahead: FETCH_AHEAD of {@code family.clh}. */
+    private static final long AHEAD = 4096;
 
     static ChannelsFirst of(ChannelView view, Form form, Limits limits, Tuning tuning) {
         return of(view, 1, view.c(), Map.of(), form, limits, tuning);
@@ -309,8 +312,13 @@ record ChannelsFirst(
                 defines(), "FETCH", Walk.fetches(ReadsAhead.STRAIGHT, inputs, view.elements(), form, limits));
     }
 
+    /** Whether a channel's planes are short and many, and what is asked for ahead is of the tensor. */
+    private boolean apart() {
+        long plane = view.s() * form.type().bytes();
+        return view.n() >= MANY_PLANES && plane <= SHORT_PLANE && (channels > 1 || (view.n() - 1) * plane > AHEAD);
+    }
+
     private Map<String, String> defines() {
-        boolean apart = view.n() >= MANY_PLANES && view.s() * form.type().bytes() <= SHORT_PLANE;
         Map<String, String> own = Defines.of(
                 limits,
                 "LOCAL_SIZE",
@@ -322,7 +330,7 @@ record ChannelsFirst(
                 "STREAM",
                 stream,
                 "FETCH",
-                family == Family.WIDE && apart ? 2 : 1);
+                family == Family.WIDE && apart() ? 2 : 1);
         return Defines.with(Defines.with(own, form.defines()), more);
     }
 }

@@ -34,10 +34,10 @@ public final class RowPlan {
     /** The same of planes that are no whole vectors, which are better written together. */
     private static final long SHORT_PLANES = 384;
 
-    /** Values that are worth a work-group: a CPU's begins with sums alone and ends with writing alone, and PoCL takes a lock for it. */
-    private static final long VALUES_OF_A_GROUP_WIDE = 16_384;
-
+    /** Values that are worth a work-group; of a CPU's forward, once its cores have one each. */
     private static final long VALUES_OF_A_GROUP = 1024;
+
+    private static final long VALUES_OF_A_GROUP_FORWARD_WIDE = 16_384;
 
     /** Samples that are worth sums of their own down the columns, which are four times as wide. */
     private static final long ROWS_OF_SUMS = 32;
@@ -160,7 +160,7 @@ public final class RowPlan {
             KernelCall call = rows(
                     "rows_forward_fused",
                     false,
-                    groups(wide ? 4 : 1), // small, since a CPU's second core often wakes up late
+                    forwardGroups(),
                     List.of(
                             Slot.X,
                             Slot.ADDEND,
@@ -233,7 +233,7 @@ public final class RowPlan {
             reads++;
         }
         if (dx && (held || inRegisters())) {
-            calls.add(inRegisters() ? heldRows().backward(false) : backwardFused(false, groups(1)));
+            calls.add(inRegisters() ? heldRows().backward(false) : backwardFused(false, groups(wantedGroups(1))));
             passes += 3;
             reads++;
         } else if (dx || (parameters && !elementwise)) {
@@ -275,7 +275,7 @@ public final class RowPlan {
 
     /** dx and the partial sums for dGamma and dBeta in one pass; where gamma is per run, the pass has them anyway. */
     private Plan heldTogether(boolean parameters) {
-        long groups = elementwise ? columnGroups() : groups(1);
+        long groups = elementwise ? columnGroups() : groups(wantedGroups(1));
         long splits = elementwise ? groups : view.n();
         long inFlight = elementwise ? 2 * abreast.backward() : 1; // rows that are written, and those that come next
         boolean near = inFlight * 2 * view.d() * form.type().bytes() * limits.computeUnits() <= Walk.cache(limits) / 2;
@@ -414,15 +414,21 @@ public final class RowPlan {
                                 && (wide || view.d() * tensors <= MOST_OF_A_ROW)));
     }
 
-    /** Among how many work-groups rows are shared out: so many times what a backward takes. */
-    private long groups(int times) {
-        return Walk.groups(wantedGroups(times), ceilDiv(view.rows(), atOnce), view.elements(), limits, tuning);
+    /**
+     * Among how many work-groups a forward's rows are shared out. A CPU's are small, since its second core often wakes up late,
+     * but each begins with sums alone, ends with writing alone, and takes a lock of PoCL's.
+     */
+    private long forwardGroups() {
+        long worthwhile = Math.max(limits.computeUnits(), view.elements() / VALUES_OF_A_GROUP_FORWARD_WIDE);
+        return groups(wide ? Math.min(wantedGroups(4), worthwhile) : wantedGroups(1));
+    }
+
+    private long groups(long wanted) {
+        return Walk.groups(wanted, ceilDiv(view.rows(), atOnce), view.elements(), limits, tuning);
     }
 
     private long wantedGroups(int times) {
-        return Math.min(
-                (wide ? 8L : 32L) * times * limits.computeUnits(),
-                view.elements() / (wide ? VALUES_OF_A_GROUP_WIDE : VALUES_OF_A_GROUP));
+        return Math.min((wide ? 8L : 32L) * times * limits.computeUnits(), view.elements() / VALUES_OF_A_GROUP);
     }
 
     /** The same where each keeps sums of its own down the columns, which are to stay few beside the rows: as many for each core. */

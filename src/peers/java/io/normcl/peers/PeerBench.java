@@ -50,13 +50,14 @@ import picocli.CommandLine.Option;
         mixinStandardHelpOptions = true)
 public final class PeerBench implements Callable<Integer> {
     private static final double SLOW_MILLIS = 1000;
+    private static final int MOST_DIMENSIONS = 5;
 
     @Option(
             names = "--suite",
             split = ",",
             paramLabel = "SUITE",
             description = "cnn, rows, small or all. Default: cnn,rows")
-    private List<String> suites = List.of("cnn", "rows");
+    private List<String> suites = List.of();
 
     @Option(
             names = "--shape",
@@ -141,20 +142,32 @@ public final class PeerBench implements Callable<Integer> {
     private record Chosen(Suite suite, BenchCase timed) {}
 
     private List<Chosen> cases() {
-        Stream<Chosen> all = suites.stream()
-                .map(Suite::of)
-                .flatMap(suite -> suite == Suite.ALL ? Stream.of(Suite.CNN, Suite.ROWS, Suite.SMALL) : Stream.of(suite))
-                .flatMap(suite -> suite.cases().stream().map(timed -> new Chosen(suite, timed)));
+        if (!suites.isEmpty() && !shapes.isEmpty()) {
+            throw new IllegalArgumentException(
+                    "suites or shapes, not both: --suite=" + suites + ", --shape=" + shapes);
+        }
+        Stream<Chosen> all = (suites.isEmpty() ? List.of("cnn", "rows") : suites)
+                .stream()
+                        .map(Suite::of)
+                        .flatMap(suite ->
+                                suite == Suite.ALL ? Stream.of(Suite.CNN, Suite.ROWS, Suite.SMALL) : Stream.of(suite))
+                        .flatMap(suite -> suite.cases().stream().map(timed -> new Chosen(suite, timed)));
         Stream<Chosen> own = shapes.stream()
                 .flatMap(shape -> Suite.casesOf(shape).stream())
                 .map(timed -> new Chosen(timed.shape().size() == 2 ? Suite.ROWS : Suite.CNN, timed));
         List<Chosen> cases = (shapes.isEmpty() ? all : own)
+                .distinct()
                 .filter(chosen -> ops.contains(chosen.timed().op())
                         && layouts.contains(chosen.timed().layout()))
                 .toList();
         if (cases.isEmpty() || rounds < 1 || rest < 0) {
-            throw new IllegalArgumentException("a selection must leave something to time: --op=" + ops + ", --layout="
-                    + layouts + ", --rounds=" + rounds + ", --rest=" + rest);
+            throw new IllegalArgumentException("a selection must leave something to time: --shape=" + shapes + ", --op="
+                    + ops + ", --layout=" + layouts + ", --rounds=" + rounds + ", --rest=" + rest);
+        }
+        for (Chosen chosen : cases) {
+            if (chosen.timed().shape().size() > MOST_DIMENSIONS) {
+                throw new IllegalArgumentException("oneDNN takes N, C and at most three more: --shape=" + shapes);
+            }
         }
         return cases;
     }

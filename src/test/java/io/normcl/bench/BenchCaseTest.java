@@ -87,6 +87,11 @@ class BenchCaseTest {
                 List.of(Op.BATCH_NORM, Op.BATCH_NORM),
                 Suite.casesOf("8x60x7x7").stream().map(BenchCase::op).toList(),
                 "no 32 groups");
+        assertEquals(
+                List.of(Op.LAYER_NORM, Op.RMS_NORM),
+                Suite.casesOf("1x64").stream().map(BenchCase::op).toList(),
+                "one value of a channel");
+        assertEquals(List.of(), Suite.casesOf("1x32x1x1"));
         assertThrows(IllegalArgumentException.class, () -> Suite.casesOf("3"));
         assertThrows(IllegalArgumentException.class, () -> Suite.casesOf("3xC"));
     }

@@ -6,7 +6,9 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import io.normcl.device.Limits;
 import io.normcl.device.Limits.ReadsAhead;
 import io.normcl.device.Range;
+import io.normcl.tensor.Activation;
 import io.normcl.tensor.ChannelView;
+import io.normcl.tensor.DataType;
 import io.normcl.tensor.Layout;
 import java.util.List;
 import java.util.stream.Stream;
@@ -166,6 +168,17 @@ class ChannelPlanTest {
             assertEquals(List.of("1", "1"), fetches(new ChannelView(4, 64, 56 * 56, false), cpu), "long ones");
         }
         assertEquals(List.of("1", "1"), fetches(new ChannelView(4, 64, 14 * 14, false), GPU));
+        ChannelView odd = new ChannelView(6, 65, 14 * 14, false);
+        assertEquals(List.of("1", "1"), fetches(odd, CPU), "one channel at a time, asked for beyond its end");
+        assertEquals(List.of("2", "1"), fetches(new ChannelView(7, 65, 14 * 14, false), CPU));
+        ChannelView border = new ChannelView(8, 64, 64 * 64, false);
+        assertEquals(List.of("1", "1"), fetches(border, CPU));
+        Form halves = new Form(DataType.HALF, Activation.NONE, false, false, false, 0);
+        for (Plan fused : List.of(
+                ChannelPlan.forward(border, halves, CPU, Tuning.NONE),
+                ChannelPlan.backward(border, halves, CPU, Tuning.NONE, true, true, true))) {
+            assertEquals("2", fused.calls().get(0).defines().get("FETCH"));
+        }
     }
 
     @Test

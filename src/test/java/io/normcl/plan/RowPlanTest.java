@@ -183,8 +183,12 @@ class RowPlanTest {
     @Test
     void aGroupOfAForwardHasRowsEnoughToBeWorthIt() {
         assertEquals(4, groups(256, 256, CPU, null));
-        assertEquals(1, groups(8, 256, CPU, null));
+        assertEquals(2, groups(64, 256, CPU, null), "one for each core");
+        assertEquals(2, groups(8, 256, CPU, null));
+        assertEquals(1, groups(4, 256, CPU, null), "not worth sharing");
         assertEquals(8 * 4 * 2, groups(65_536, 256, CPU, null), "enough of them");
+        Plan backward = RowPlan.backward(view(128, 128), RowRule.STANDARD, Form.PLAIN, CPU, Tuning.NONE, true, true);
+        assertEquals(4, backward.calls().get(0).range().globalX(), "a backward's groups keep sums");
     }
 
     private static long groups(long rows, long d, Limits limits, @Nullable Integer splits) {

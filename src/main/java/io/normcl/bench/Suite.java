@@ -2,11 +2,11 @@ package io.normcl.bench;
 
 import io.normcl.bench.BenchCase.Op;
 import io.normcl.tensor.Layout;
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
 import java.util.stream.Collectors;
+import java.util.stream.Stream;
 
 /** The named sets of cases. */
 public enum Suite {
@@ -18,11 +18,6 @@ public enum Suite {
     SMALL,
     /** All of them. */
     ALL;
-
-    private static final List<String> PICTURES =
-            List.of("32x64x112x112", "32x256x56x56", "32x512x28x28", "32x2048x7x7", "2x256x200x304", "8x64x32x64x64");
-    private static final List<String> LINES =
-            List.of("8192x768", "8192x1024", "4096x4096", "2048x8192", "16384x256", "100000x32", "4096x1024");
 
     /**
      * Finds a suite.
@@ -45,37 +40,43 @@ public enum Suite {
      * @return the cases, of floats with nothing fused
      */
     public List<BenchCase> cases() {
-        List<BenchCase> cases = new ArrayList<>();
-        switch (this) {
-            case CNN -> PICTURES.forEach(shape -> pictures(cases, shape, Op.BATCH_NORM, Op.GROUP_NORM));
-            case ROWS -> LINES.forEach(shape -> rows(cases, shape));
-            case SMALL -> {
-                pictures(cases, "2x64x8x8", Op.BATCH_NORM, Op.GROUP_NORM);
-                lines(cases, "1x1000", Op.LAYER_NORM, Op.RMS_NORM);
-                rows(cases, "32x10");
-            }
-            case ALL -> List.of(CNN, ROWS, SMALL).forEach(suite -> cases.addAll(suite.cases()));
-        }
-        return cases;
+        return shapes().flatMap(shape -> casesOf(shape).stream()).toList();
+    }
+
+    private Stream<String> shapes() {
+        return switch (this) {
+            case CNN ->
+                Stream.of(
+                        "32x64x112x112",
+                        "32x256x56x56",
+                        "32x512x28x28",
+                        "32x2048x7x7",
+                        "2x256x200x304",
+                        "8x64x32x64x64");
+            case ROWS ->
+                Stream.of("8192x768", "8192x1024", "4096x4096", "2048x8192", "16384x256", "100000x32", "4096x1024");
+            case SMALL -> Stream.of("2x64x8x8", "1x1000", "32x10");
+            case ALL -> Stream.of(CNN, ROWS, SMALL).flatMap(Suite::shapes);
+        };
     }
 
     /**
-     * The cases that {@link #CNN} or {@link #ROWS} would have of a shape.
+     * The cases that a suite has of a shape: of two numbers layer, RMS and batch norm, of more batch and group norm in both layouts.
      *
-     * @param shape as {@link BenchCase#shape(String)} reads it; of two numbers, rows
+     * @param shape as {@link BenchCase#shape(String)} reads it
      * @return the cases, of floats with nothing fused; batch norm where a channel has several values, group norm where
      *     {@value BenchCase#GROUPS} groups divide the channels and have several values each
      * @throws IllegalArgumentException if that is no shape of N, C and perhaps places
      */
     public static List<BenchCase> casesOf(String shape) {
-        List<BenchCase> cases = new ArrayList<>();
-        if (BenchCase.shape(shape).size() == 2) {
-            rows(cases, shape);
-        } else {
-            pictures(cases, shape, Op.BATCH_NORM, Op.GROUP_NORM);
-        }
-        cases.removeIf(timed -> !takes(timed));
-        return cases;
+        boolean rows = BenchCase.shape(shape).size() == 2;
+        List<Op> ops =
+                rows ? List.of(Op.LAYER_NORM, Op.RMS_NORM, Op.BATCH_NORM) : List.of(Op.BATCH_NORM, Op.GROUP_NORM);
+        List<Layout> layouts = rows ? List.of(Layout.CHANNELS_LAST) : List.of(Layout.values());
+        return ops.stream()
+                .flatMap(op -> layouts.stream().map(layout -> BenchCase.of(op, layout, shape)))
+                .filter(Suite::takes)
+                .toList();
     }
 
     private static boolean takes(BenchCase timed) {
@@ -86,24 +87,6 @@ public enum Suite {
             case GROUP_NORM -> c % timed.groups() == 0 && timed.elements() > n * timed.groups();
             default -> true;
         };
-    }
-
-    private static void rows(List<BenchCase> cases, String shape) {
-        lines(cases, shape, Op.LAYER_NORM, Op.RMS_NORM, Op.BATCH_NORM);
-    }
-
-    private static void pictures(List<BenchCase> cases, String shape, Op... ops) {
-        for (Op op : ops) {
-            for (Layout layout : Layout.values()) {
-                cases.add(BenchCase.of(op, layout, shape));
-            }
-        }
-    }
-
-    private static void lines(List<BenchCase> cases, String shape, Op... ops) {
-        for (Op op : ops) {
-            cases.add(BenchCase.of(op, Layout.CHANNELS_LAST, shape));
-        }
     }
 
     @Override

@@ -431,7 +431,7 @@ public final class RowPlan {
         return Math.min((wide ? 8L : 32L) * times * limits.computeUnits(), view.elements() / VALUES_OF_A_GROUP);
     }
 
-    /** Those of a backward that each keep sums of their own down the columns, which are to stay few beside the rows: as many for each core. */
+    /** Those of a backward that each keep sums of their own down the columns, few beside the rows: as many for each core. */
     private long columnGroups() {
         long units = limits.computeUnits();
         long wanted = Math.max(1, view.n() / ROWS_OF_SUMS / units) * units;

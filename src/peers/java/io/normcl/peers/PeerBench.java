@@ -146,16 +146,7 @@ public final class PeerBench implements Callable<Integer> {
             throw new IllegalArgumentException(
                     "suites or shapes, not both: --suite=" + suites + ", --shape=" + shapes);
         }
-        Stream<Chosen> all = (suites.isEmpty() ? List.of("cnn", "rows") : suites)
-                .stream()
-                        .map(Suite::of)
-                        .flatMap(suite ->
-                                suite == Suite.ALL ? Stream.of(Suite.CNN, Suite.ROWS, Suite.SMALL) : Stream.of(suite))
-                        .flatMap(suite -> suite.cases().stream().map(timed -> new Chosen(suite, timed)));
-        Stream<Chosen> own = shapes.stream()
-                .flatMap(shape -> Suite.casesOf(shape).stream())
-                .map(timed -> new Chosen(timed.shape().size() == 2 ? Suite.ROWS : Suite.CNN, timed));
-        List<Chosen> cases = (shapes.isEmpty() ? all : own)
+        List<Chosen> cases = (shapes.isEmpty() ? ofSuites() : ofShapes())
                 .distinct()
                 .filter(chosen -> ops.contains(chosen.timed().op())
                         && layouts.contains(chosen.timed().layout()))
@@ -170,6 +161,20 @@ public final class PeerBench implements Callable<Integer> {
             }
         }
         return cases;
+    }
+
+    private Stream<Chosen> ofSuites() {
+        List<String> names = suites.isEmpty() ? List.of("cnn", "rows") : suites;
+        return names.stream()
+                .map(Suite::of)
+                .flatMap(suite -> suite == Suite.ALL ? Stream.of(Suite.CNN, Suite.ROWS, Suite.SMALL) : Stream.of(suite))
+                .flatMap(suite -> suite.cases().stream().map(timed -> new Chosen(suite, timed)));
+    }
+
+    private Stream<Chosen> ofShapes() {
+        return shapes.stream()
+                .flatMap(shape -> Suite.casesOf(shape).stream())
+                .map(timed -> new Chosen(timed.shape().size() == 2 ? Suite.ROWS : Suite.CNN, timed));
     }
 
     private List<Result> run(NormClContender.Opened opened, Suite suite, BenchCase timed) {
